@@ -1,0 +1,480 @@
+//! What holds until a restart: the install file, Traefik's "static configuration".
+//!
+//! The types mirror the file's keys and carry Traefik's defaults; `super::install` fills them. Nothing here opens a
+//! port or reads another file. Reference: <https://doc.traefik.io/traefik/reference/install-configuration/>.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::de;
+use super::routing::{Observability, RouterTls, ServersTransport};
+use super::{Node, Place, Problem};
+
+mod address;
+mod read;
+
+pub use address::{Address, Protocol};
+pub(super) use read::read;
+
+/// A whole install file.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Install {
+    /// Accepted, without effect: Weir neither looks for new versions nor sends usage.
+    pub global: Global,
+    pub log: Log,
+    /// `None`: no access log.
+    pub access_log: Option<AccessLog>,
+    /// `None`: no API and no dashboard.
+    pub api: Option<Api>,
+    /// `None`: no `ping@internal`.
+    pub ping: Option<Ping>,
+    /// By name. Never empty after [`super::install()`]: without any, Traefik's `http` on `:80` is there; where the API
+    /// or ping wants it, so is `traefik` on `:8080`.
+    pub entry_points: BTreeMap<String, EntryPoint>,
+    pub providers: Providers,
+    /// How servers are reached by services that name no transport.
+    pub servers_transport: ServersTransport,
+    /// By name, as `tls.certResolver` of a router refers to them.
+    pub certificates_resolvers: BTreeMap<String, CertificatesResolver>,
+    /// Weir's own section.
+    pub plugins: Plugins,
+    #[serde(skip)]
+    source: Option<Node>,
+}
+
+impl Install {
+    /// Where `path` (such as `entryPoints.web.address`) stands in the file, or its nearest parent that is there.
+    pub fn place(&self, path: &str) -> Option<Place> {
+        self.source.as_ref().map(|source| source.nearest(path))
+    }
+
+    /// An error about `path`, with its place.
+    pub fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
+        Problem::error(path, message).at(self.place(path))
+    }
+}
+
+/// `global`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Global {
+    pub check_new_version: bool,
+    pub send_anonymous_usage: bool,
+}
+
+/// `log`: what Weir says about itself.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Log {
+    /// `None`: not set. Traefik's default is then ERROR.
+    pub level: Option<Level>,
+    pub format: LogFormat,
+    /// `None`: standard output. Relative to the working directory.
+    pub file_path: Option<PathBuf>,
+    pub no_color: bool,
+    /// Megabytes after which the file is rotated; 0: 100.
+    pub max_size: u64,
+    /// Days to keep rotated files; 0: for ever.
+    pub max_age: u64,
+    /// How many rotated files to keep; 0: all.
+    pub max_backups: usize,
+    /// Whether rotated files are compressed with gzip.
+    pub compress: bool,
+}
+
+/// `log.level`, in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Level {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+    Fatal,
+    Panic,
+}
+
+/// `log.format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LogFormat {
+    #[default]
+    Common,
+    Json,
+}
+
+/// `accessLog`: one line per request.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AccessLog {
+    /// `None`: standard output. Relative to the working directory.
+    pub file_path: Option<PathBuf>,
+    pub format: AccessLogFormat,
+    pub filters: AccessLogFilters,
+    pub fields: AccessLogFields,
+    /// Lines kept in memory before they are written; 0: written at once.
+    pub buffering_size: u64,
+    /// Whether requests to internal services (`api@internal` …) are logged too.
+    pub add_internals: bool,
+}
+
+/// `accessLog.format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AccessLogFormat {
+    /// Common log format with Traefik's own fields at the end.
+    #[default]
+    Common,
+    Json,
+    /// Common log format without them.
+    #[serde(rename = "genericCLF")]
+    GenericClf,
+}
+
+/// `accessLog.filters`. A request that passes one of them is logged; without any, all are.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AccessLogFilters {
+    /// `200`, `300-302`.
+    #[serde(deserialize_with = "de::status_codes")]
+    pub status_codes: Vec<RangeInclusive<u16>>,
+    pub retry_attempts: bool,
+    /// Zero: no filter.
+    #[serde(deserialize_with = "de::duration")]
+    pub min_duration: Duration,
+}
+
+/// `accessLog.fields`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AccessLogFields {
+    pub default_mode: FieldMode,
+    /// Field name (`ClientUsername`) to mode.
+    pub names: BTreeMap<String, FieldMode>,
+    pub headers: AccessLogHeaders,
+}
+
+/// `accessLog.fields.headers`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AccessLogHeaders {
+    /// Traefik drops header fields unless told otherwise.
+    pub default_mode: FieldMode,
+    /// Header field name to mode; the case of the name does not count.
+    pub names: BTreeMap<String, FieldMode>,
+}
+
+impl Default for AccessLogHeaders {
+    fn default() -> Self {
+        Self {
+            default_mode: FieldMode::Drop,
+            names: BTreeMap::new(),
+        }
+    }
+}
+
+/// What becomes of a field in the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FieldMode {
+    #[default]
+    Keep,
+    Drop,
+    /// The name is kept, the value is written as `REDACTED`.
+    Redact,
+}
+
+/// `api`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Api {
+    /// Whether API and dashboard answer on the entry point `traefik` without any router of the user.
+    pub insecure: bool,
+    pub dashboard: bool,
+    pub debug: bool,
+    pub base_path: String,
+    pub dashboard_name: String,
+    /// Accepted, without effect: there is no advertisement.
+    pub disable_dashboard_ad: bool,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            insecure: false,
+            dashboard: true,
+            debug: false,
+            base_path: "/".to_owned(),
+            dashboard_name: String::new(),
+            disable_dashboard_ad: false,
+        }
+    }
+}
+
+/// `ping`: a health check of Weir itself.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Ping {
+    pub entry_point: String,
+    /// Whether only routers of the user lead to `ping@internal`.
+    pub manual_routing: bool,
+    /// Status while Weir shuts down.
+    pub terminating_status_code: u16,
+}
+
+impl Default for Ping {
+    fn default() -> Self {
+        Self {
+            entry_point: "traefik".to_owned(),
+            manual_routing: false,
+            terminating_status_code: 503,
+        }
+    }
+}
+
+/// `entryPoints.<name>`: one listening address.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EntryPoint {
+    pub address: Address,
+    /// Whether routers that name no entry point use this one.
+    pub as_default: bool,
+    pub reuse_port: bool,
+    pub http: EntryPointHttp,
+    pub forwarded_headers: ForwardedHeaders,
+    pub transport: Transport,
+    pub http2: Http2,
+    /// Defaults for routers that do not say.
+    pub observability: Observability,
+}
+
+/// `entryPoints.<name>.http`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EntryPointHttp {
+    pub redirections: Redirections,
+    /// Run for every router of the entry point, before its own.
+    pub middlewares: Vec<String>,
+    /// For routers that have no `tls` section of their own.
+    pub tls: Option<RouterTls>,
+    /// Whether `//`, `/./` and `/../` are resolved before routing.
+    pub sanitize_path: bool,
+    /// Bytes.
+    pub max_header_bytes: usize,
+}
+
+impl Default for EntryPointHttp {
+    fn default() -> Self {
+        Self {
+            redirections: Redirections::default(),
+            middlewares: Vec::new(),
+            tls: None,
+            sanitize_path: true,
+            max_header_bytes: 1 << 20,
+        }
+    }
+}
+
+/// `entryPoints.<name>.http.redirections`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Redirections {
+    pub entry_point: Option<RedirectEntryPoint>,
+}
+
+/// `entryPoints.<name>.http.redirections.entryPoint`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RedirectEntryPoint {
+    /// An entry point's name, or `:port`.
+    pub to: String,
+    pub scheme: String,
+    pub permanent: bool,
+    /// Of the router that Weir makes for it.
+    pub priority: i64,
+}
+
+impl Default for RedirectEntryPoint {
+    fn default() -> Self {
+        Self {
+            to: String::new(),
+            scheme: "https".to_owned(),
+            permanent: true,
+            priority: i64::MAX - 1,
+        }
+    }
+}
+
+/// `entryPoints.<name>.forwardedHeaders`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ForwardedHeaders {
+    /// Whether forwarding fields are believed whoever sends them.
+    pub insecure: bool,
+    /// Peers whose forwarding fields are believed.
+    #[serde(rename = "trustedIPs", deserialize_with = "de::networks")]
+    pub trusted_ips: Vec<IpNet>,
+    /// Header fields that middlewares still see although `Connection` names them.
+    pub connection: Vec<String>,
+    pub not_append_x_forwarded_for: bool,
+}
+
+/// `entryPoints.<name>.transport`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Transport {
+    pub life_cycle: LifeCycle,
+    pub responding_timeouts: RespondingTimeouts,
+    /// Zero: no limit.
+    #[serde(deserialize_with = "de::duration")]
+    pub keep_alive_max_time: Duration,
+    /// Requests on one connection; 0: no limit.
+    pub keep_alive_max_requests: u64,
+}
+
+/// `entryPoints.<name>.transport.lifeCycle`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LifeCycle {
+    /// How long to keep accepting requests after the signal to stop.
+    #[serde(deserialize_with = "de::duration")]
+    pub request_accept_grace_timeout: Duration,
+    /// How long requests in flight may then still take.
+    #[serde(rename = "graceTimeOut", deserialize_with = "de::duration")]
+    pub grace_timeout: Duration,
+}
+
+impl Default for LifeCycle {
+    fn default() -> Self {
+        Self {
+            request_accept_grace_timeout: Duration::ZERO,
+            grace_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// `entryPoints.<name>.transport.respondingTimeouts`. `None`: not set, so that Weir's own deadlines hold, which watch
+/// progress instead of the whole; zero: no limit.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RespondingTimeouts {
+    /// For a whole request with its body. Traefik's default is 60 s.
+    #[serde(deserialize_with = "de::optional_duration")]
+    pub read_timeout: Option<Duration>,
+    /// For a whole response. Traefik's default is no limit.
+    #[serde(deserialize_with = "de::optional_duration")]
+    pub write_timeout: Option<Duration>,
+    /// Between two requests of one connection. Traefik's default is 180 s.
+    #[serde(deserialize_with = "de::optional_duration")]
+    pub idle_timeout: Option<Duration>,
+}
+
+/// `entryPoints.<name>.http2`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Http2 {
+    /// Of one connection.
+    pub max_concurrent_streams: u32,
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Self {
+            max_concurrent_streams: 250,
+        }
+    }
+}
+
+/// `providers`: where routing comes from.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Providers {
+    /// The least time between two reloads.
+    #[serde(deserialize_with = "de::duration")]
+    pub providers_throttle_duration: Duration,
+    /// `None`: no routing files.
+    pub file: Option<FileProvider>,
+}
+
+impl Default for Providers {
+    fn default() -> Self {
+        Self {
+            providers_throttle_duration: Duration::from_secs(2),
+            file: None,
+        }
+    }
+}
+
+/// `providers.file`. With both set the directory is read, as in Traefik.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FileProvider {
+    /// Relative to the working directory.
+    pub directory: Option<PathBuf>,
+    /// Relative to the working directory.
+    pub filename: Option<PathBuf>,
+    pub watch: bool,
+    /// Accepted, without effect: there are no templates yet.
+    pub debug_log_generated_template: bool,
+}
+
+impl Default for FileProvider {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            filename: None,
+            watch: true,
+            debug_log_generated_template: false,
+        }
+    }
+}
+
+/// `certificatesResolvers.<name>`. Its other keys are accepted without being looked at.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CertificatesResolver {
+    pub acme: Option<Acme>,
+}
+
+/// `certificatesResolvers.<name>.acme`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Acme {
+    /// Relative to the working directory.
+    pub storage: PathBuf,
+}
+
+impl Default for Acme {
+    fn default() -> Self {
+        Self {
+            storage: PathBuf::from("acme.json"),
+        }
+    }
+}
+
+/// `plugins`: Weir's own section, unknown to Traefik.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Plugins {
+    /// `None`: `plugins` beside the install file.
+    pub directory: Option<PathBuf>,
+    pub cache: PluginCache,
+    /// By plugin name, what an administrator grants it; read by the plugin host.
+    #[serde(skip)]
+    pub settings: BTreeMap<String, Node>,
+}
+
+/// `plugins.cache`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PluginCache {
+    /// For compiled plugins. `None`: the platform's cache directory.
+    pub directory: Option<PathBuf>,
+}

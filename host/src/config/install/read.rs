@@ -1,0 +1,332 @@
+//! An install file's tree as an [`Install`]: what Weir leaves out, what it only warns about, what must fit together.
+
+use super::{CertificatesResolver, EntryPoint, Install, Protocol};
+use crate::config::de::{self, ANY, Rest, Treat};
+use crate::config::tree::{Entry, Kind};
+use crate::config::{Node, Problem, did_you_mean, nearest};
+
+/// Reads the tree of an install file; `None` is an empty one.
+///
+/// # Errors
+///
+/// All problems, warnings too, when one of them is an error.
+pub(in crate::config) fn read(root: Option<Node>) -> Result<(Install, Vec<Problem>), Vec<Problem>> {
+    let Some(root) = root else {
+        let mut install = Install::default();
+        complete(&mut install);
+        return Ok((install, Vec::new()));
+    };
+    let mut problems = Vec::new();
+    let mut skip = top_level(&root, &mut problems);
+    skip.extend(log_level(&root, &mut problems));
+    let (install, wrong) = de::read::<Install>("", root.place(), &root, REST, &skip);
+    problems.extend(wrong);
+    let Some(mut install) = install else {
+        return Err(problems);
+    };
+
+    install.plugins.settings = (root
+        .entry("plugins.settings")
+        .map(|entry| entry.value.entries())
+        .unwrap_or_default())
+    .iter()
+    .map(|entry| {
+        (
+            entry.key.clone(),
+            entry.value.named(format!("plugins.settings.{}", entry.key)),
+        )
+    })
+    .collect();
+    install.source = Some(root);
+    problems.extend(entry_points(&install));
+    short_forms(&install, &mut problems);
+    problems.extend(resolvers(&install));
+    complete(&mut install);
+
+    problems.sort_by(|one, two| one.place.cmp(&two.place));
+    if problems.iter().any(Problem::is_error) {
+        Err(problems)
+    } else {
+        Ok((install, problems))
+    }
+}
+
+/// Traefik's own entry points: `http` where there is none, `traefik` where API or ping asks for it.
+fn complete(install: &mut Install) {
+    let at = |port| EntryPoint {
+        address: super::Address {
+            port,
+            ..super::Address::default()
+        },
+        ..EntryPoint::default()
+    };
+    if install.entry_points.is_empty() {
+        install.entry_points.insert("http".to_owned(), at(80));
+    }
+    let api = install.api.as_ref().is_some_and(|api| api.insecure);
+    let ping = install
+        .ping
+        .as_ref()
+        .is_some_and(|ping| !ping.manual_routing && ping.entry_point == "traefik");
+    if api || ping {
+        install
+            .entry_points
+            .entry("traefik".to_owned())
+            .or_insert_with(|| at(8080));
+    }
+}
+
+/// Names the keys of the first level that are not read, with a warning for each: Traefik takes no notice of them, so a
+/// file that has them must start.
+fn top_level(root: &Node, problems: &mut Vec<Problem>) -> Vec<String> {
+    let mut skip = Vec::new();
+    for Entry {
+        key, key_place, value, ..
+    } in root.entries()
+    {
+        let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(key));
+        if is(SECTIONS) || is(LATER) {
+            continue;
+        }
+        skip.push(key.clone());
+        if key.starts_with("x-") || *value.kind() == Kind::Null {
+            continue;
+        }
+        let problem = if is(&["http", "tcp", "udp", "tls"]) {
+            Problem::warning(key, format!("`{key}` has no effect here: it belongs in a routing file"))
+                .help("move it to a file that `providers.file` names".to_owned())
+        } else {
+            Problem::warning(key, format!("`{key}` is not a known key and has no effect"))
+                .help(did_you_mean(key, SECTIONS.iter().copied()))
+        };
+        problems.push(problem.at(key_place.clone()));
+    }
+    skip
+}
+
+/// Traefik starts with its default when it does not know the level.
+fn log_level(root: &Node, problems: &mut Vec<Problem>) -> Option<String> {
+    const LEVELS: &[&str] = &["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL", "PANIC"];
+    let entry = root.entry("log.level")?;
+    let text = entry.value.text()?;
+    if LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text)) {
+        return None;
+    }
+    let message = format!("`{text}` is not a level: the default is used");
+    let help = nearest(text, LEVELS.iter().copied()).map_or_else(
+        || format!("use one of {}", LEVELS.join(", ")),
+        |near| format!("did you mean `{near}`?"),
+    );
+    problems.push(
+        Problem::warning("log.level", message)
+            .at(entry.place().clone())
+            .help(help),
+    );
+    Some("log.level".to_owned())
+}
+
+fn entry_points(install: &Install) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let source = install.source.as_ref().and_then(|root| root.entry("entryPoints"));
+    for Entry {
+        key: name,
+        key_place,
+        value,
+        ..
+    } in source.map(|entry| entry.value.entries()).unwrap_or_default()
+    {
+        let key = format!("entryPoints.{name}");
+        match value.kind() {
+            Kind::Section(_)
+                if value
+                    .entry("address")
+                    .is_some_and(|entry| *entry.value.kind() != Kind::Null) => {}
+            Kind::Section(_) | Kind::Null => {
+                let problem = Problem::error(key, "an entry point needs an address").at(key_place.clone());
+                problems.push(problem.help("write `address: \":80\"`".to_owned()));
+            }
+            Kind::Scalar { .. } | Kind::List(_) => {}
+        }
+    }
+    for (name, entry_point) in &install.entry_points {
+        if entry_point.address.protocol == Protocol::Udp {
+            let key = format!("entryPoints.{name}.address");
+            let message = "this entry point is not opened: UDP is not supported yet";
+            problems.push(Problem::warning(key.as_str(), message).at(install.place(&key)));
+        }
+        problems.extend(redirection(install, name, entry_point));
+    }
+    if let Some(ping) = &install.ping {
+        let known = || install.entry_points.keys().map(String::as_str).chain(["traefik"]);
+        if !ping.manual_routing && !known().any(|name| name == ping.entry_point) {
+            let message = format!("there is no entry point `{}`", ping.entry_point);
+            let problem = Problem::warning("ping.entryPoint", message).at(install.place("ping.entryPoint"));
+            problems.push(problem.help(did_you_mean(&ping.entry_point, known())));
+        }
+    }
+    problems
+}
+
+/// `web: ":80"` is easily written; Traefik then listens on a random port.
+fn short_forms(install: &Install, problems: &mut [Problem]) {
+    let source = install.source.as_ref().and_then(|root| root.entry("entryPoints"));
+    for entry in source.map(|entry| entry.value.entries()).unwrap_or_default() {
+        let Some(text) = entry.value.text() else { continue };
+        let key = format!("entryPoints.{}", entry.key);
+        for problem in problems.iter_mut().filter(|problem| problem.key == key) {
+            problem.help = Some(format!("write `address: \"{text}\"` below it"));
+        }
+    }
+}
+
+fn redirection(install: &Install, name: &str, entry_point: &EntryPoint) -> Option<Problem> {
+    let redirect = entry_point.http.redirections.entry_point.as_ref()?;
+    let is_port = |to: &str| to.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+    if install.entry_points.contains_key(&redirect.to) || is_port(&redirect.to) {
+        return None;
+    }
+    let key = format!("entryPoints.{name}.http.redirections.entryPoint.to");
+    let message = match redirect.to.as_str() {
+        "" => "`to` is missing: nothing is redirected".to_owned(),
+        to => format!("there is no entry point `{to}`: nothing is redirected"),
+    };
+    let problem = Problem::warning(key.as_str(), message).at(install.place(&key));
+    Some(problem.help(did_you_mean(
+        &redirect.to,
+        install.entry_points.keys().map(String::as_str),
+    )))
+}
+
+fn resolvers(install: &Install) -> Vec<Problem> {
+    let warn = |(name, _): (&String, &CertificatesResolver)| {
+        let key = format!("certificatesResolvers.{name}");
+        let message = "certificates by ACME are not available yet: its routers serve the default certificate";
+        Problem::warning(key.as_str(), message).at(install.place(&key))
+    };
+    install.certificates_resolvers.iter().map(warn).collect()
+}
+
+/// The keys of the first level that are read.
+const SECTIONS: &[&str] = &[
+    "global",
+    "log",
+    "accessLog",
+    "api",
+    "ping",
+    "entryPoints",
+    "providers",
+    "serversTransport",
+    "certificatesResolvers",
+    "plugins",
+];
+
+/// Traefik's other keys of the first level.
+const LATER: &[&str] = &[
+    "metrics",
+    "tracing",
+    "hostResolver",
+    "experimental",
+    "core",
+    "spiffe",
+    "ocsp",
+    "tcpServersTransport",
+];
+
+const REST: &[Rest] = &[
+    Rest {
+        section: "Install",
+        keys: LATER,
+        treat: Treat::Ignore,
+    },
+    Rest {
+        section: "Log",
+        keys: &["otlp"],
+        treat: Treat::Ignore,
+    },
+    Rest {
+        section: "AccessLog",
+        keys: &["otlp", "dualOutput"],
+        treat: Treat::Ignore,
+    },
+    Rest {
+        section: "AccessLogFields",
+        keys: &["queryParameters"],
+        treat: Treat::Ignore,
+    },
+    Rest {
+        section: "EntryPoint",
+        keys: &["allowACMEByPass", "proxyProtocol", "http3", "udp"],
+        treat: Treat::Ignore,
+    },
+    Rest {
+        section: "EntryPointHttp",
+        keys: &[
+            "encodedCharacters",
+            "encodeQuerySemicolons",
+            "underscoreHeadersStrategy",
+            "aliasHeadersStrategy",
+        ],
+        treat: Treat::Ignore,
+    },
+    Rest {
+        section: "ForwardedHeaders",
+        keys: &["addXForwardedSchemeHeaders"],
+        treat: Treat::Ignore,
+    },
+    Rest {
+        section: "Http2",
+        keys: &["maxDecoderHeaderTableSize", "maxEncoderHeaderTableSize"],
+        treat: Treat::Ignore,
+    },
+    Rest {
+        section: "Providers",
+        keys: &[
+            "precedence",
+            "docker",
+            "swarm",
+            "kubernetesIngress",
+            "kubernetesIngressNGINX",
+            "kubernetesCRD",
+            "kubernetesGateway",
+            "knative",
+            "rest",
+            "consulCatalog",
+            "nomad",
+            "ecs",
+            "consul",
+            "etcd",
+            "zooKeeper",
+            "redis",
+            "http",
+            "plugin",
+        ],
+        treat: Treat::Ignore,
+    },
+    Rest {
+        section: "ServersTransport",
+        keys: &[
+            "cipherSuites",
+            "minVersion",
+            "maxVersion",
+            "peerCertURI",
+            "peerCertSANs",
+            "spiffe",
+        ],
+        treat: Treat::Ignore,
+    },
+    Rest {
+        section: "CertificatesResolver",
+        keys: &[ANY],
+        treat: Treat::Pass,
+    },
+    Rest {
+        section: "Acme",
+        keys: &[ANY],
+        treat: Treat::Pass,
+    },
+    Rest {
+        section: "Plugins",
+        keys: &["settings"],
+        treat: Treat::Pass,
+    },
+];

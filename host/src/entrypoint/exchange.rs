@@ -1,0 +1,229 @@
+//! One request and its response: the head checked and normalised, the route found and run, the log written.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::header::{AUTHORIZATION, CONNECTION, HOST};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::{Activity, Served, forwarded};
+use crate::http::{Body, Failure, Observer, Request, Response, routing_host};
+use crate::middleware::Outcome;
+use crate::router::{Route, Target};
+use crate::rule::Subject;
+use crate::snapshot::Snapshot;
+use crate::target;
+use crate::telemetry::{AccessLog, Entry, Origin, TlsFacts};
+
+/// Failures are logged once in this time, so that a server that is down does not fill the disk.
+const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(super) async fn answer(
+    served: Rc<Served>,
+    request: http::Request<Incoming>,
+) -> Result<http::Response<Body>, Infallible> {
+    let mut record = Record::begin(&served, &request);
+    let version = request.version();
+    let Outcome { mut response, upstream, failure } = served.outcome(request, &mut record).await;
+    if let Some(failure) = &failure {
+        served.log_failure(failure, &record);
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        served.activity.becomes_tunnel();
+    } else if version < Version::HTTP_2 && served.is_worn_out(record.ordinal) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    record.answered(&response, upstream.map(|upstream| Arc::clone(&upstream.url)), failure.as_ref());
+    let (head, body) = response.into_parts();
+    Ok(Response::from_parts(head, body.observed(record)))
+}
+
+impl Served {
+    async fn outcome(&self, request: http::Request<Incoming>, record: &mut Record) -> Outcome {
+        let (mut head, body) = request.into_parts();
+        if let Err(failure) = self.normalise(&mut head) {
+            return failure.into();
+        }
+        let snapshot = self.worker.live.load_full();
+        if self.is_misdirected(&snapshot, &head.headers) {
+            return Failure::Misdirected.into();
+        }
+        let client = self.connection.client.ip();
+        let trusted = self.entry_point.trust.includes(client);
+        let route = self.route(&snapshot, &head).cloned();
+        let Some(route) = route else { return Failure::NoRouter.into() };
+        record.routed(&route);
+        let Target::Serve(chain) = &route.target else { return Failure::RouterDisabled.into() };
+        forwarded::set(&mut head.headers, &self.connection, trusted, &self.worker.host_name);
+        let original = head.uri.clone();
+        let request = Request { head, body: body.into(), original, connection: Arc::clone(&self.connection) };
+        chain.run(&self.worker.resources, &route.name, request).await
+    }
+
+    /// Gives the head the form that [`Request`] promises, or refuses it.
+    fn normalise(&self, head: &mut request::Parts) -> Result<(), Failure> {
+        if head.method == Method::CONNECT {
+            return Err(Failure::BadRequest("CONNECT is for forward proxies"));
+        }
+        if let Some(authority) = head.uri.authority() {
+            // The target's authority wins over the field (RFC 9112, section 3.2.2; RFC 9113, section 8.3.1).
+            let host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
+            let host = HeaderValue::from_str(host).map_err(|_| Failure::BadRequest("the authority is not ASCII"))?;
+            head.headers.insert(HOST, host);
+        } else {
+            let mut hosts = head.headers.get_all(HOST).iter();
+            match (hosts.next(), hosts.next()) {
+                (Some(_), Some(_)) => return Err(Failure::BadRequest("`Host` is there more than once")),
+                (None, _) if head.version >= Version::HTTP_11 => return Err(Failure::BadRequest("`Host` is missing")),
+                _ => {}
+            }
+        }
+        let normal = target::normalise(&head.uri, self.entry_point.sanitize_path).map_err(Failure::BadRequest)?;
+        if let Some(uri) = normal {
+            head.uri = uri;
+        }
+        Ok(())
+    }
+
+    /// Whether the connection was made with other TLS options than the host demands: mutual TLS, for example.
+    fn is_misdirected(&self, snapshot: &Snapshot, headers: &HeaderMap) -> bool {
+        self.tls_options.as_ref().is_some_and(|agreed| {
+            snapshot.tls.option_set_of(&self.entry_point.name, routing_host(authority(headers))) != agreed
+        })
+    }
+
+    fn route<'a>(&self, snapshot: &'a Snapshot, head: &request::Parts) -> Option<&'a Arc<Route>> {
+        let host = routing_host(authority(&head.headers));
+        let host = match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => Cow::Owned(host.to_ascii_lowercase()),
+            false => Cow::Borrowed(host),
+        };
+        let subject = Subject {
+            host: host.trim_matches(['[', ']']),
+            path: head.uri.path(),
+            query: head.uri.query(),
+            method: &head.method,
+            headers: &head.headers,
+            client: self.connection.client.ip(),
+        };
+        snapshot.routes(&self.entry_point.name, self.connection.tls.is_some())?.find(&subject)
+    }
+
+    /// Whether the connection has served as much or as long as it may.
+    fn is_worn_out(&self, ordinal: u64) -> bool {
+        self.entry_point.keep_alive_requests_at_most.is_some_and(|limit| ordinal >= limit)
+            || self.entry_point.keep_alive_time_at_most.is_some_and(|limit| self.activity.age() >= limit)
+    }
+
+    fn log_failure(&self, failure: &Failure, record: &Record) {
+        let router = record.route.as_ref().map_or("-", |route| &route.name);
+        let noteworthy = matches!(failure, Failure::Plugin(_) | Failure::PluginBusy(_) | Failure::BadServer(_));
+        let last = &self.worker.last_failure;
+        if noteworthy && last.get().is_none_or(|last| last.elapsed() >= FAILURE_LOG_INTERVAL) {
+            last.set(Some(Instant::now()));
+            tracing::error!(router, "{failure}");
+        } else {
+            tracing::debug!(router, "{failure}");
+        }
+    }
+}
+
+fn authority(headers: &HeaderMap) -> &str {
+    headers.get(HOST).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// The time between a request's head and the last byte of its response. Dropped early, the client has gone.
+struct Record {
+    activity: Arc<Activity>,
+    ordinal: u64,
+    route: Option<Arc<Route>>,
+    log: Option<Box<Logged>>,
+}
+
+struct Logged {
+    to: Arc<AccessLog>,
+    entry: Entry,
+    begun: Instant,
+}
+
+impl Record {
+    fn begin(served: &Served, request: &http::Request<Incoming>) -> Self {
+        let wanted = served.worker.access_log.as_ref().filter(|_| served.entry_point.access_log);
+        let log = wanted.map(|to| Box::new(Logged::begin(to, served, request)));
+        Self { activity: Arc::clone(&served.activity), ordinal: served.activity.request_begins(), route: None, log }
+    }
+
+    fn routed(&mut self, route: &Arc<Route>) {
+        self.route = Some(Arc::clone(route));
+        if !route.access_log {
+            self.log = None;
+        }
+        if let Some(log) = &mut self.log {
+            log.entry.router = Some(Arc::clone(&route.name));
+            log.entry.service = Some(Arc::clone(&route.service));
+        }
+    }
+
+    fn answered(&mut self, response: &Response, server: Option<Arc<str>>, failure: Option<&Failure>) {
+        let Some(log) = &mut self.log else { return };
+        log.entry.status = failure.map_or(response.status(), Failure::status).as_u16();
+        log.entry.response_headers = log.to.response_headers(response.headers());
+        if server.is_some() {
+            let headers = log.entry.response_headers.clone();
+            let duration = log.begun.elapsed();
+            log.entry.origin = Some(Origin { status: log.entry.status, size: 0, duration, headers });
+        }
+        log.entry.server = server;
+    }
+}
+
+impl Logged {
+    fn begin(to: &Arc<AccessLog>, served: &Served, request: &http::Request<Incoming>) -> Self {
+        let mut entry = to.begin(request, served.connection.client, &served.entry_point.name);
+        entry.user = user(request.headers());
+        entry.tls = served.connection.tls.as_ref().map(|tls| TlsFacts { version: tls.version, cipher: tls.cipher });
+        entry.request_size = http_body::Body::size_hint(request.body()).exact().unwrap_or(0);
+        Self { to: Arc::clone(to), entry, begun: Instant::now() }
+    }
+}
+
+/// The name in `Authorization: Basic`, whether or not anything checks it.
+fn user(headers: &HeaderMap) -> Option<String> {
+    let credentials = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, encoded) = credentials.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(BASE64_STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    decoded.split_once(':').map(|(user, _)| user.to_owned())
+}
+
+impl Observer for Record {
+    fn data(&mut self, bytes: usize) {
+        let Some(log) = &mut self.log else { return };
+        log.entry.size += bytes as u64;
+        if let Some(origin) = &mut log.entry.origin {
+            origin.size += bytes as u64;
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.activity.request_ends();
+        if let Some(log) = &mut self.log {
+            if log.entry.status == 0 {
+                log.entry.status = Failure::ClientGone.status().as_u16();
+            }
+            log.entry.duration = log.begun.elapsed();
+            log.to.log(&log.entry);
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! One request to one server: the pool of connections, hop-by-hop fields, time limits, upgrades.
+//!
+//! `service` calls [`send`] with the server it has chosen. It never chooses a server, and sets no forwarding field but
+//! the client's address at the end of `X-Forwarded-For`.
+
+mod dial;
+mod hop;
+mod upgrade;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::header::{CONNECTION, HOST, UPGRADE};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use tokio::time::Instant;
+
+use crate::http::{Body, Failure, Request, Response};
+
+/// Where and how a server is reached. Equal upstreams of two snapshots are one and the same, with their connections.
+#[derive(Debug)]
+pub struct Upstream {
+    id: u64,
+    /// Scheme, host and port as configured: `http://10.0.0.1:8080`.
+    pub url: Arc<str>,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
+    /// The `Host` field for services that do not pass the client's.
+    pub authority: HeaderValue,
+    /// Put before the request's path where the server was configured with `preservePath`.
+    pub base_path: String,
+    pub transport: Arc<Transport>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http,
+    /// HTTP/2 with prior knowledge, in clear text (`h2c://`).
+    H2c,
+    /// HTTP/2 if the server offers it, else HTTP/1.1.
+    Https,
+}
+
+/// Traefik's `serversTransport`, ready for use.
+#[derive(Debug)]
+pub struct Transport {
+    pub tls: Arc<rustls::ClientConfig>,
+    /// For SNI and verification, in place of the server's host.
+    pub server_name: Option<String>,
+    pub idle_connections_at_most: usize,
+    pub dial_timeout: Option<Duration>,
+    pub response_header_timeout: Option<Duration>,
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Upstream {
+    /// Parses a server's URL: `http`, `https` or `h2c`, host, optional port; the path counts only with `preserve_path`.
+    pub fn parse(url: &str, preserve_path: bool, transport: Arc<Transport>) -> Result<Self, String> {
+        // Pools outlive snapshots, so that an identity must never come again.
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+        let uri: Uri = url.parse().map_err(|_| format!("`{url}` is not a URL"))?;
+        let (protocol, default_port) = match uri.scheme_str() {
+            Some("http" | "ws") => (Protocol::Http, 80),
+            Some("https" | "wss") => (Protocol::Https, 443),
+            Some("h2c") => (Protocol::H2c, 80),
+            Some(scheme) => return Err(format!("the scheme `{scheme}` of `{url}` is not one of http, https and h2c")),
+            None => return Err(format!("`{url}` is not a URL: it must start with `http://` or `https://`")),
+        };
+        let authority = uri.authority().ok_or_else(|| format!("`{url}` names no host"))?;
+        let host = authority.host().trim_matches(['[', ']']);
+        if host.is_empty() {
+            return Err(format!("`{url}` names no host"));
+        }
+        let host_field = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
+        Ok(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            url: url.into(),
+            host: host.to_owned(),
+            port: authority.port_u16().unwrap_or(default_port),
+            protocol,
+            authority: HeaderValue::from_str(host_field).map_err(|_| format!("`{url}` is not a URL"))?,
+            base_path: if preserve_path { uri.path().trim_end_matches('/').to_owned() } else { String::new() },
+            transport,
+        })
+    }
+}
+
+impl Upstream {
+    /// Whether a new description is of this very server, reached in the same way.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.url == other.url && self.base_path == other.base_path && Arc::ptr_eq(&self.transport, &other.transport)
+    }
+}
+
+/// The idle connections of one worker. Never locked: a worker is one thread.
+#[derive(Default)]
+pub struct Pools {
+    idle: RefCell<HashMap<u64, Vec<Idle>>>,
+}
+
+struct Idle {
+    sender: Sender,
+    since: Instant,
+    timeout: Option<Duration>,
+}
+
+/// A connection that is ready for a request.
+enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+impl Pools {
+    /// Closes connections that have been idle for longer than their transport allows.
+    pub fn prune(&self) {
+        self.idle.borrow_mut().retain(|_, idle| {
+            idle.retain(Idle::is_alive);
+            !idle.is_empty()
+        });
+    }
+
+    fn take(&self, upstream: &Upstream) -> Option<Sender> {
+        let mut pools = self.idle.borrow_mut();
+        let idle = pools.get_mut(&upstream.id)?;
+        while let Some(newest) = idle.pop() {
+            if !newest.is_alive() {
+                continue;
+            }
+            // Streams of one HTTP/2 connection share it: it stays for the next request.
+            if let Sender::Http2(sender) = &newest.sender {
+                let sender = Sender::Http2(sender.clone());
+                idle.push(Idle { since: Instant::now(), ..newest });
+                return Some(sender);
+            }
+            return Some(newest.sender);
+        }
+        None
+    }
+
+    fn put(&self, upstream: &Upstream, sender: Sender) {
+        let mut pools = self.idle.borrow_mut();
+        let idle = pools.entry(upstream.id).or_default();
+        if idle.len() >= upstream.transport.idle_connections_at_most {
+            return;
+        }
+        idle.push(Idle { sender, since: Instant::now(), timeout: upstream.transport.idle_timeout });
+    }
+}
+
+impl Idle {
+    fn is_alive(&self) -> bool {
+        !self.sender.is_closed() && self.timeout.is_none_or(|timeout| self.since.elapsed() < timeout)
+    }
+}
+
+impl Sender {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    async fn ready(&mut self) -> hyper::Result<()> {
+        match self {
+            Self::Http1(sender) => sender.ready().await,
+            Self::Http2(sender) => sender.ready().await,
+        }
+    }
+
+    /// Sends; an error gives the request back if none of it was written.
+    async fn send(
+        &mut self,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<Incoming>, (hyper::Error, Option<http::Request<Body>>)> {
+        let mut error = match self {
+            Self::Http1(sender) => match sender.try_send_request(request).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            },
+            Self::Http2(sender) => match sender.try_send_request(request).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            },
+        };
+        let unsent = error.take_message();
+        Err((error.into_error(), unsent))
+    }
+}
+
+/// Forwards the request and answers with the head of the response, its body streaming.
+pub async fn send(pools: &Rc<Pools>, upstream: &Arc<Upstream>, request: Request) -> Result<Response, Failure> {
+    let (request, upgrade) = prepare(upstream, request)?;
+    let Some(upgrade) = upgrade else {
+        return exchange(pools, upstream, request).await;
+    };
+    // A tunnel uses its connection up, so it never takes one from the pool.
+    let mut sender = dial::connect(upstream, dial::Purpose::Upgrade).await?;
+    let response = with_header_timeout(upstream, sender.send(request)).await?.map_err(|(error, _)| failure(error))?;
+    upgrade::finish(upgrade, response)
+}
+
+/// Makes of a client's request one for the server: target, authority, fields.
+fn prepare(
+    upstream: &Upstream,
+    request: Request,
+) -> Result<(http::Request<Body>, Option<upgrade::Requested>), Failure> {
+    let Request { mut head, mut body, connection, .. } = request;
+    let upgrade = upgrade::requested(&mut head);
+    hop::strip_request(&mut head.headers);
+    hop::append_client_address(&mut head.headers, &connection.client_address);
+    if upgrade.is_some() {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        body = Body::empty();
+    }
+    if !upstream.base_path.is_empty() {
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        head.uri = format!("{}{target}", upstream.base_path)
+            .parse()
+            .map_err(|_| Failure::BadRequest("the path and the server's path do not make a path"))?;
+    }
+    head.version = Version::HTTP_11;
+    Ok((http::Request::from_parts(head, body), upgrade))
+}
+
+async fn exchange(
+    pools: &Rc<Pools>,
+    upstream: &Arc<Upstream>,
+    mut request: http::Request<Body>,
+) -> Result<Response, Failure> {
+    // A server may close an idle connection while the request is on its way. Without a byte of an answer such a
+    // request may be sent again on a new connection, if it changes nothing (RFC 9110, section 9.2.2); Go does the same.
+    let mut again = repeatable(&request);
+    while let Some(mut sender) = pools.take(upstream) {
+        if sender.ready().await.is_err() {
+            continue;
+        }
+        match with_header_timeout(upstream, send_on(&mut sender, upstream, request)).await? {
+            Ok(response) => return received(pools, upstream, sender, response),
+            Err((error, unsent)) => match (unsent, again.take()) {
+                (Some(unsent), copy) => (request, again) = (unsent, copy),
+                (None, Some(copy)) if error.is_incomplete_message() || is_reset(&error) => request = copy,
+                _ => return Err(failure(error)),
+            },
+        }
+    }
+    let mut sender = dial::connect(upstream, dial::Purpose::Exchange).await?;
+    match with_header_timeout(upstream, send_on(&mut sender, upstream, request)).await? {
+        Ok(response) => received(pools, upstream, sender, response),
+        Err((error, _)) => Err(failure(error)),
+    }
+}
+
+/// HTTP/2 has the scheme and the authority in the target, HTTP/1.1 in neither and in `Host`.
+async fn send_on(
+    sender: &mut Sender,
+    upstream: &Upstream,
+    mut request: http::Request<Body>,
+) -> Result<http::Response<Incoming>, (hyper::Error, Option<http::Request<Body>>)> {
+    if matches!(sender, Sender::Http2(_)) {
+        let scheme = if upstream.protocol == Protocol::Https { "https" } else { "http" };
+        let authority = request.headers_mut().remove(HOST);
+        let authority = authority.as_ref().unwrap_or(&upstream.authority);
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        if let Ok(uri) = format!("{scheme}://{}{target}", authority.to_str().unwrap_or_default()).parse() {
+            *request.uri_mut() = uri;
+        }
+        *request.version_mut() = Version::HTTP_2;
+    }
+    sender.send(request).await
+}
+
+fn repeatable(request: &http::Request<Body>) -> Option<http::Request<Body>> {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+    if !safe || !http_body::Body::is_end_stream(request.body()) {
+        return None;
+    }
+    let mut copy = http::Request::new(Body::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// The response for the client, whose body puts the connection back when it has been read.
+fn received(
+    pools: &Rc<Pools>,
+    upstream: &Arc<Upstream>,
+    sender: Sender,
+    response: http::Response<Incoming>,
+) -> Result<Response, Failure> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Failure::Unreachable("the server switched protocols though nobody asked".into()));
+    }
+    let (mut head, body) = response.into_parts();
+    hop::strip_response(&mut head.headers);
+    let body = Body::from(body);
+    let body = match sender {
+        Sender::Http1(_) => {
+            let (pools, upstream) = (Rc::clone(pools), Arc::clone(upstream));
+            body.on_end(move || pools.put(&upstream, sender))
+        }
+        Sender::Http2(_) => {
+            if pools.idle.borrow().get(&upstream.id).is_none_or(Vec::is_empty) {
+                pools.put(upstream, sender);
+            }
+            body
+        }
+    };
+    Ok(Response::from_parts(head, body))
+}
+
+async fn with_header_timeout<T>(upstream: &Upstream, sending: impl Future<Output = T>) -> Result<T, Failure> {
+    match upstream.transport.response_header_timeout {
+        None => Ok(sending.await),
+        Some(limit) => tokio::time::timeout(limit, sending)
+            .await
+            .map_err(|_| Failure::ServerTimeout("no response head within `responseHeaderTimeout`")),
+    }
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe);
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn failure(error: hyper::Error) -> Failure {
+    if error.is_user() || error.is_body_write_aborted() {
+        return Failure::ClientGone;
+    }
+    if error.is_parse() {
+        return Failure::BadServer(error.into());
+    }
+    Failure::Unreachable(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transport() -> Arc<Transport> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has TLS 1.2 and 1.3")
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        Arc::new(Transport {
+            tls: Arc::new(tls),
+            server_name: None,
+            idle_connections_at_most: 1,
+            dial_timeout: None,
+            response_header_timeout: None,
+            idle_timeout: None,
+        })
+    }
+
+    #[test]
+    fn server_urls_are_parsed() {
+        for (url, host, port, authority) in [
+            ("http://10.0.0.1:8080", "10.0.0.1", 8080, "10.0.0.1:8080"),
+            ("https://a.example/ignored", "a.example", 443, "a.example"),
+            ("h2c://a.example", "a.example", 80, "a.example"),
+            ("http://[::1]:81/", "::1", 81, "[::1]:81"),
+            ("http://user@a.example/", "a.example", 80, "a.example"),
+        ] {
+            let upstream = Upstream::parse(url, false, transport()).expect(url);
+            assert_eq!((upstream.host.as_str(), upstream.port), (host, port), "{url}");
+            assert_eq!(upstream.authority, authority, "{url}");
+            assert_eq!(upstream.base_path, "", "{url}");
+        }
+        let with_path = Upstream::parse("http://a/base/", true, transport()).expect("a URL");
+        assert_eq!(with_path.base_path, "/base");
+    }
+
+    #[test]
+    fn what_is_no_server_url_is_refused() {
+        for url in ["", "10.0.0.1:80", "ftp://a", "http://", "/path", "a b"] {
+            assert!(Upstream::parse(url, false, transport()).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! A new connection to a server: TCP, TLS, and the HTTP version that both sides speak.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+use tokio_rustls::TlsConnector;
+
+use super::{Protocol, Sender, Upstream};
+use crate::http::{Body, Failure, LocalExecutor};
+
+/// What the connection is for: a tunnel needs HTTP/1.1, whatever else the server offers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Exchange,
+    Upgrade,
+}
+
+pub(super) async fn connect(upstream: &Upstream, purpose: Purpose) -> Result<Sender, Failure> {
+    let dialling = dial(upstream, purpose);
+    match upstream.transport.dial_timeout {
+        None => dialling.await,
+        Some(limit) => tokio::time::timeout(limit, dialling)
+            .await
+            .unwrap_or(Err(Failure::ServerTimeout("no connection within `dialTimeout`"))),
+    }
+}
+
+async fn dial(upstream: &Upstream, purpose: Purpose) -> Result<Sender, Failure> {
+    let stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await.map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    match upstream.protocol {
+        Protocol::Http => http1(stream, purpose).await,
+        Protocol::H2c if purpose == Purpose::Upgrade => http1(stream, purpose).await,
+        Protocol::H2c => http2(stream).await,
+        Protocol::Https => {
+            let stream = handshake(upstream, stream, purpose).await?;
+            match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => http2(stream).await,
+                _ => http1(stream, purpose).await,
+            }
+        }
+    }
+}
+
+async fn handshake(
+    upstream: &Upstream,
+    stream: TcpStream,
+    purpose: Purpose,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
+    let transport = &upstream.transport;
+    let name = transport.server_name.as_deref().unwrap_or(&upstream.host).to_owned();
+    let name = ServerName::try_from(name).map_err(|error| Failure::BadServer(error.into()))?;
+    let mut tls = Arc::clone(&transport.tls);
+    if purpose == Purpose::Upgrade {
+        Arc::make_mut(&mut tls).alpn_protocols = vec![b"http/1.1".to_vec()];
+    }
+    TlsConnector::from(tls).connect(name, stream).await.map_err(|error| {
+        let is_tls = error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>());
+        if is_tls { Failure::BadServer(error.into()) } else { unreachable(error) }
+    })
+}
+
+async fn http1<S>(stream: S, purpose: Purpose) -> Result<Sender, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Names as browsers and Go write them: some servers compare them letter by letter.
+    let mut builder = http1::Builder::new();
+    builder.title_case_headers(true);
+    if purpose == Purpose::Exchange {
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(super::failure)?;
+        spawn_local(connection);
+        return Ok(Sender::Http1(sender));
+    }
+    let stream = WebSocketNames { stream, head_written: false };
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(super::failure)?;
+    spawn_local(connection.with_upgrades());
+    Ok(Sender::Http1(sender))
+}
+
+async fn http2<S>(stream: S) -> Result<Sender, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (sender, connection) = http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .handshake::<_, Body>(TokioIo::new(stream))
+        .await
+        .map_err(super::failure)?;
+    spawn_local(connection);
+    Ok(Sender::Http2(sender))
+}
+
+fn unreachable(error: io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::TimedOut {
+        return Failure::ServerTimeout("the server's host does not answer");
+    }
+    Failure::Unreachable(error.into())
+}
+
+/// Writes `Sec-WebSocket-…` as RFC 6455 spells it, where title case would give `Sec-Websocket-…`: the head of an upgrade
+/// is the first thing written on its connection, in one piece.
+struct WebSocketNames<S> {
+    stream: S,
+    head_written: bool,
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for WebSocketNames<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        const WRITTEN: &[u8] = b"\r\nSec-Websocket-";
+        const SPELLED: &[u8] = b"\r\nSec-WebSocket-";
+
+        if self.head_written {
+            return Pin::new(&mut self.stream).poll_write(context, bytes);
+        }
+        let mut head = bytes.to_vec();
+        let mut from = 0;
+        while let Some(found) = head[from..].windows(WRITTEN.len()).position(|window| window == WRITTEN) {
+            let at = from + found;
+            head[at..at + SPELLED.len()].copy_from_slice(SPELLED);
+            from = at + SPELLED.len();
+        }
+        let written = Pin::new(&mut self.stream).poll_write(context, &head);
+        if let Poll::Ready(Ok(count)) = written {
+            self.head_written = count == bytes.len();
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for WebSocketNames<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}

@@ -1,0 +1,330 @@
+//! The vocabulary of the request path: [`Request`], [`Response`], [`Body`] and [`Failure`].
+//!
+//! Every station of a request imports it; it imports none of them. It never reads a socket and never decides where a
+//! request goes.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, Uri, header, request, response};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+
+pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub static X_CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
+
+/// One request on its way from an entry point to a server.
+///
+/// The head's URI is in origin form (path and query, normalised), and the `Host` field is the authority, whatever the
+/// version of HTTP that the client spoke: middlewares that change them change what the server sees.
+pub struct Request {
+    pub head: request::Parts,
+    pub body: Body,
+    /// The target before any middleware, in the same form as the head's.
+    pub original: Uri,
+    pub connection: Arc<Connection>,
+}
+
+/// One response on its way back.
+pub type Response = http::Response<Body>;
+pub type ResponseHead = response::Parts;
+
+/// The client's connection: facts that hold for all requests on it.
+#[derive(Debug)]
+pub struct Connection {
+    pub client: SocketAddr,
+    /// The client's address as a field value, made once and shared by the requests.
+    pub client_address: HeaderValue,
+    pub entry_point: Arc<str>,
+    pub tls: Option<TlsSession>,
+}
+
+/// What was agreed in the TLS handshake.
+#[derive(Debug)]
+pub struct TlsSession {
+    /// Lower case, as sent in the ClientHello (RFC 6066, section 3).
+    pub server_name: Option<String>,
+    pub version: &'static str,
+    pub cipher: &'static str,
+    /// DER, leaf first; empty unless the client authenticated itself.
+    pub client_certificates: Vec<Vec<u8>>,
+}
+
+impl Request {
+    /// The `Host` field as text; empty when it is missing or not ASCII.
+    pub fn authority(&self) -> &str {
+        self.head.headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// An authority without its port and the dot that ends a fully qualified name.
+pub fn routing_host(authority: &str) -> &str {
+    let host = match authority.rfind(':') {
+        Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
+        _ => authority,
+    };
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+/// A message body: nothing, bytes at hand, or a stream from the network.
+pub struct Body {
+    content: Content,
+    /// Called once when a stream has ended cleanly; dropped uncalled when it broke or was abandoned.
+    on_end: Option<Box<dyn FnOnce()>>,
+    observer: Option<Box<dyn Observer>>,
+}
+
+enum Content {
+    Empty,
+    Full(Bytes),
+    Stream(Incoming),
+}
+
+/// Sees what flows through a body, for accounting. Dropped with the body.
+pub trait Observer {
+    /// So many more bytes were handed to the connection.
+    fn data(&mut self, bytes: usize);
+}
+
+impl Body {
+    pub const fn empty() -> Self {
+        Self { content: Content::Empty, on_end: None, observer: None }
+    }
+
+    /// Calls `action` when the body has been read to its end without an error.
+    pub fn on_end(mut self, action: impl FnOnce() + 'static) -> Self {
+        if http_body::Body::is_end_stream(&self) {
+            action();
+        } else {
+            self.on_end = Some(Box::new(action));
+        }
+        self
+    }
+
+    pub fn observed(mut self, observer: impl Observer + 'static) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
+    fn end(&mut self) {
+        if let Some(action) = self.on_end.take() {
+            action();
+        }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        let content = if bytes.is_empty() { Content::Empty } else { Content::Full(bytes) };
+        Self { content, ..Self::empty() }
+    }
+}
+
+impl From<&'static str> for Body {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
+    }
+}
+
+impl From<Incoming> for Body {
+    fn from(incoming: Incoming) -> Self {
+        Self { content: Content::Stream(incoming), ..Self::empty() }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = match &mut self.content {
+            Content::Empty => None,
+            Content::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.content = Content::Empty;
+                Some(Ok(Frame::data(bytes)))
+            }
+            Content::Stream(incoming) => match Pin::new(incoming).poll_frame(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(frame) => frame,
+            },
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(observer), Some(data)) = (&mut self.observer, frame.data_ref()) {
+                    observer.data(data.len());
+                }
+                if self.is_end_stream() {
+                    self.end();
+                }
+            }
+            Some(Err(_)) => self.on_end = None,
+            None => self.end(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Empty => true,
+            Content::Full(_) => false,
+            Content::Stream(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Stream(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+/// Runs HTTP/2's tasks on the worker that owns the connection.
+#[derive(Clone, Copy)]
+pub struct LocalExecutor;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
+}
+
+/// Why a request got no answer from a server or a middleware. Each has one status, and one place writes the response:
+/// [`Failure::response`].
+#[derive(Debug)]
+pub enum Failure {
+    /// 400: the request cannot be understood without doubt.
+    BadRequest(&'static str),
+    /// 404: no router matches.
+    NoRouter,
+    /// 421: the host's TLS options are not those the connection was made with (RFC 9110, section 15.5.20).
+    Misdirected,
+    /// 503: the router that matches is broken, and no other may answer in its place.
+    RouterDisabled,
+    /// 503: the service has no server.
+    NoServer,
+    /// 502: the server could not be reached, or closed the connection without an answer.
+    Unreachable(Box<dyn StdError + Send + Sync>),
+    /// 500: the server's certificate is not trusted, or what it sent is not HTTP.
+    BadServer(Box<dyn StdError + Send + Sync>),
+    /// 504: the server took longer than its transport allows.
+    ServerTimeout(&'static str),
+    /// 499, for the log alone: the client gave up.
+    ClientGone,
+    /// 500: a middleware's plugin failed.
+    Plugin(String),
+    /// 503: all instances of a plugin are busy.
+    PluginBusy(String),
+}
+
+impl Failure {
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::NoRouter => StatusCode::NOT_FOUND,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::RouterDisabled | Self::NoServer | Self::PluginBusy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unreachable(_) => StatusCode::BAD_GATEWAY,
+            Self::BadServer(_) | Self::Plugin(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ServerTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::ClientGone => match StatusCode::from_u16(499) {
+                Ok(status) => status,
+                Err(_) => StatusCode::BAD_GATEWAY,
+            },
+        }
+    }
+
+    /// The answer a client gets, worded as Traefik words it.
+    pub fn response(&self) -> Response {
+        match self {
+            Self::NoRouter => plain_text(self.status(), "404 page not found\n"),
+            Self::NoServer => plain_text(self.status(), "no available server\n"),
+            Self::RouterDisabled => plain_text(self.status(), "this router is disabled by an error in its configuration\n"),
+            _ => status_text(self.status()),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadRequest(reason) => write!(out, "bad request: {reason}"),
+            Self::NoRouter => out.write_str("no router matches"),
+            Self::Misdirected => out.write_str("the connection was made with the TLS options of another host"),
+            Self::RouterDisabled => out.write_str("the router is disabled"),
+            Self::NoServer => out.write_str("no available server"),
+            Self::Unreachable(cause) => write!(out, "server unreachable: {}", Causes(cause.as_ref())),
+            Self::BadServer(cause) => write!(out, "bad server: {}", Causes(cause.as_ref())),
+            Self::ServerTimeout(what) => write!(out, "server timeout: {what}"),
+            Self::ClientGone => out.write_str("the client closed the connection"),
+            Self::Plugin(reason) => write!(out, "plugin failed: {reason}"),
+            Self::PluginBusy(name) => write!(out, "all instances of plugin `{name}` are busy"),
+        }
+    }
+}
+
+/// An error with what caused it, in one line.
+pub struct Causes<'a>(pub &'a (dyn StdError + 'static));
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(out, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// A response of our own with a text body that no browser may take for anything else.
+pub fn plain_text(status: StatusCode, text: &'static str) -> Response {
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS.clone(), HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn status_text(status: StatusCode) -> Response {
+    let mut response = Response::new(status.canonical_reason().unwrap_or_default().into());
+    *response.status_mut() = status;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_for_routing_has_no_port_and_no_final_dot() {
+        for (authority, host) in [
+            ("example.com", "example.com"),
+            ("example.com:8080", "example.com"),
+            ("example.com.", "example.com"),
+            ("example.com.:80", "example.com"),
+            ("[::1]", "[::1]"),
+            ("[::1]:80", "[::1]"),
+            ("", ""),
+        ] {
+            assert_eq!(routing_host(authority), host, "{authority}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Arguments, logging, signals, exit codes.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use weir::command::{self, Arguments, Command, Found, Report, Unusable};
+use weir::config::Problem;
+use weir::server::Server;
+use weir::telemetry::{self, Logging};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::parse(std::env::args_os().skip(1), std::env::vars_os()) {
+        Ok(arguments) => arguments,
+        Err(Unusable::Help(text)) => return print(&text, true),
+        Err(Unusable::Wrong(text)) => return print(&text, false),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build() {
+        Ok(runtime) => runtime,
+        Err(error) => return print(&format!("error: failed to start: {error}\n"), false),
+    };
+    let report = |result: anyhow::Result<Report>| match result {
+        Ok(Report { text, good }) => print(&text, good),
+        Err(error) => print(&format!("error: {error:#}\n"), false),
+    };
+    match arguments.command {
+        Command::Version => print(&format!("weir {}\n", env!("CARGO_PKG_VERSION")), true),
+        Command::Check => report(runtime.block_on(command::check(command::find(&arguments)))),
+        Command::Plugins => report(runtime.block_on(command::plugins(command::find(&arguments)))),
+        Command::Serve => match runtime.block_on(serve(&arguments)) {
+            Ok(code) => code,
+            Err(error) => print(&format!("error: {error:#}\n"), false),
+        },
+    }
+}
+
+async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let Found { settings, file, warnings } = match command::find(arguments) {
+        Ok(found) => found,
+        Err(problems) => {
+            let text: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
+            return Ok(print(&text, false));
+        }
+    };
+    let logging = telemetry::start_logging(&settings.install.log).context("failed to start logging")?;
+    match &file {
+        Some(file) => tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %file.display(), "weir starts"),
+        None => tracing::info!(version = env!("CARGO_PKG_VERSION"), "weir starts with its quick start"),
+    }
+    for Problem { place, key, message, help, .. } in warnings {
+        let place = place.map(|place| format!("{place}: ")).unwrap_or_default();
+        let key = if key.is_empty() { key } else { format!("{key}: ") };
+        tracing::warn!(help, "{place}{key}{message}");
+    }
+    let server = match Server::start(settings).await {
+        Ok(server) => server,
+        Err(error) => {
+            tracing::error!("failed to start: {error:#}");
+            return Ok(print(&format!("error: failed to start: {error:#}\n"), false));
+        }
+    };
+    if file.is_none() {
+        print(&welcome(&server), true);
+    }
+    until_told_to_end(&server, &logging).await?;
+    tracing::info!("weir ends: it finishes the requests it has");
+    tokio::select! {
+        () = server.shut_down() => {}
+        // Whoever asks twice does not want to wait.
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Acts on signals until one of them is the last.
+#[cfg(unix)]
+async fn until_told_to_end(server: &Server, logging: &Logging) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut user = signal(SignalKind::user_defined1())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hang_up.recv() => server.reload().await,
+            _ = user.recv() => {
+                if let Some(log) = &server.access_log {
+                    log.reopen();
+                }
+                if let Err(error) = logging.reopen() {
+                    tracing::error!("failed to open the log again: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn until_told_to_end(_: &Server, _: &Logging) -> anyhow::Result<()> {
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}
+
+/// What somebody sees who has started Weir for the first time.
+fn welcome(server: &Server) -> String {
+    let port = |name: &str| server.addresses.get(name).map_or(0, std::net::SocketAddr::port);
+    let (web, websecure) = (port("web"), port("websecure"));
+    format!(
+        "
+Weir serves its quick start. Its certificate is self-signed, so that clients warn of it. Open:
+
+  https://localhost:{websecure}/             the request, as a server sees it
+  https://localhost:{websecure}/private      the same behind a password: admin, admin
+  https://localhost:{websecure}/dashboard/   the dashboard: admin, admin
+  http://localhost:{web}/              redirected to HTTPS
+
+With files of your own, Traefik's as they are:  weir --configFile=traefik.yaml
+To see first what is wrong with them:           weir check --configFile=traefik.yaml
+Files to begin with:                            config/quickstart/
+
+"
+    )
+}
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to a terminal")]
+fn print(text: &str, good: bool) -> ExitCode {
+    if good {
+        print!("{text}");
+        return ExitCode::SUCCESS;
+    }
+    eprint!("{text}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,346 @@
+//! The plugin host: finds components, compiles and checks them, and calls them within limits.
+//!
+//! `snapshot` asks it for plugins and configures them; `middleware` calls them. It is the only module that names
+//! wasmtime. It knows no routers, and never lets a guest reach the network, the file system or the environment.
+
+mod cache;
+mod edit;
+mod imports;
+mod instance;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+pub use self::edit::{FixedEdit, HeaderEdit, Plan};
+pub use self::imports::Exchange;
+pub use self::instance::{Instances, RequestVerdict};
+use self::cache::Cache;
+use self::imports::State;
+
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "minimal-middleware",
+        exports: { default: async },
+        with: { "weir:plugin/exchange.message": super::imports::Message },
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}
+
+/// The built-in middlewares: Traefik's name and the component, built from `plugins/` by the build script.
+const BUILT_IN: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/builtins.rs"));
+
+/// How often running guests are made to yield their worker, and the unit of their CPU budget.
+const TICK: Duration = Duration::from_millis(5);
+/// CPU time of one call of a plugin that somebody dropped in.
+const CALL_BUDGET: Duration = Duration::from_millis(50);
+/// CPU time of one call of a built-in plugin: bcrypt with a high cost is slow on purpose.
+const BUILT_IN_BUDGET: Duration = Duration::from_secs(5);
+/// CPU time of `describe` and `init`, which run off the request path.
+const INIT_BUDGET: Duration = Duration::from_secs(5);
+/// Linear memory of one instance.
+const MEMORY: usize = 32 << 20;
+/// The largest component that is compiled.
+const COMPONENT_BYTES_AT_MOST: u64 = 64 << 20;
+/// Instances of all plugins and workers together.
+const INSTANCES: u32 = 1000;
+
+/// The WebAssembly engine and what guests may import. One for the process.
+pub struct Host {
+    engine: Engine,
+    linker: Linker<State>,
+    cache: Cache,
+    next_id: AtomicU64,
+}
+
+/// A compiled component that exports a middleware.
+pub struct Plugin {
+    pub name: Arc<str>,
+    pub origin: Origin,
+    /// Of the component's bytes, in hexadecimal digits.
+    pub sha256: String,
+    pub about: About,
+    /// What it imports of `weir:plugin`, without the package's name: what it may use.
+    pub imports: Vec<String>,
+    budget: Duration,
+    pre: bindings::MinimalMiddlewarePre<State>,
+}
+
+/// Where a component came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    BuiltIn,
+    File(PathBuf),
+}
+
+/// What a plugin says of itself.
+#[derive(Clone, Debug)]
+pub struct About {
+    pub version: String,
+    pub summary: String,
+    /// JSON Schema of its configuration.
+    pub schema: Value,
+    /// JSON pointers to the configuration's file names, in whose place the host puts the files' text.
+    pub files: Vec<String>,
+}
+
+/// A plugin with one configuration: what a middleware of the routing files becomes.
+pub struct Configured {
+    pub plugin: Arc<Plugin>,
+    pub plan: Plan,
+    pub calls: AtomicU64,
+    pub failures: AtomicU64,
+    id: u64,
+    config: String,
+}
+
+/// All plugins by name. Built-in ones are replaced by files of the same name.
+#[derive(Clone, Default)]
+pub struct Plugins {
+    /// Keys are lower case: Traefik's middleware names match without regard to case.
+    by_name: BTreeMap<String, Entry>,
+}
+
+/// One plugin, and what is wrong with the newest version of it.
+#[derive(Clone)]
+pub struct Entry {
+    pub name: Arc<str>,
+    pub origin: Origin,
+    pub plugin: Option<Arc<Plugin>>,
+    /// Why the file could not be used; `plugin`, if any, is then its last good version.
+    pub problem: Option<String>,
+    /// Of the bytes that `plugin` or `problem` speak of.
+    sha256: String,
+}
+
+impl Host {
+    /// `cache` is where compiled components are kept; `None` keeps them in memory alone.
+    pub fn new(cache: Option<PathBuf>) -> anyhow::Result<Arc<Self>> {
+        let engine = engine()?;
+        let mut linker = Linker::new(&engine);
+        imports::link(&mut linker).map_err(opaque)?;
+        let host = Arc::new(Self { cache: Cache::open(cache, &engine), engine, linker, next_id: AtomicU64::new(0) });
+        tick(&host);
+        Ok(host)
+    }
+
+    /// The directory of compiled components, if there is one.
+    pub fn cache_directory(&self) -> Option<&Path> {
+        self.cache.directory()
+    }
+
+    /// Compiles (or takes from the cache) and checks a component. Runs its `describe`. Takes from milliseconds to
+    /// seconds of CPU: never call it on a worker.
+    pub async fn load(&self, name: &str, bytes: &[u8], origin: Origin) -> anyhow::Result<Plugin> {
+        if bytes.len() as u64 > COMPONENT_BYTES_AT_MOST {
+            bail!("{} bytes are too many: at most {COMPONENT_BYTES_AT_MOST} are accepted", bytes.len());
+        }
+        reject_core_modules(bytes)?;
+        let sha256 = hexadecimal(&Sha256::digest(bytes));
+        let component = self.cache.component(&self.engine, &sha256, bytes)?;
+        let imports = self.check_imports(&component)?;
+        let instance_pre = self.linker.instantiate_pre(&component).map_err(opaque)?;
+        let pre = bindings::MinimalMiddlewarePre::new(instance_pre)
+            .map_err(opaque)
+            .context("it does not export a middleware of `weir:plugin@0.1` (see wit/)")?;
+        let budget = if origin == Origin::BuiltIn { BUILT_IN_BUDGET } else { CALL_BUDGET };
+        let name: Arc<str> = name.into();
+        let about = instance::describe(&name, &pre).await?;
+        Ok(Plugin { name, origin, sha256, about, imports, budget, pre })
+    }
+
+    /// Runs the plugin's `init` with a configuration: JSON that fits its schema, files inlined.
+    pub async fn configure(&self, plugin: &Arc<Plugin>, config: &Value) -> anyhow::Result<Configured> {
+        let config = config.to_string();
+        let plan = instance::init(plugin, &config).await?;
+        Ok(Configured {
+            plugin: Arc::clone(plugin),
+            plan,
+            calls: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            config,
+        })
+    }
+
+    /// A guest's imports are its manifest: what is not offered is refused by name.
+    fn check_imports(&self, component: &Component) -> anyhow::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for (name, _) in component.component_type().imports(&self.engine) {
+            if name.starts_with("wasi:") {
+                continue;
+            }
+            let Some(interface) = name.strip_prefix("weir:plugin/") else {
+                bail!("it imports `{name}`, which no plugin may use");
+            };
+            let (interface, version) = interface.split_once('@').unwrap_or((interface, "0.0"));
+            if !version.starts_with("0.1.") {
+                bail!("it was built for version {version} of weir:plugin, and this weir offers 0.1");
+            }
+            if !imports::OFFERED.contains(&interface) {
+                bail!("it imports `weir:plugin/{interface}`, which this version of weir does not offer yet");
+            }
+            if !matches!(interface, "types" | "exchange") {
+                names.push(interface.to_owned());
+            }
+        }
+        Ok(names)
+    }
+}
+
+impl Plugins {
+    /// The built-in plugins, and those in `directory` if it exists. What `previous` had already is not compiled again.
+    pub async fn scan(host: &Arc<Host>, directory: Option<&Path>, previous: &Self) -> Self {
+        let mut found = Self::default();
+        for (name, bytes) in BUILT_IN {
+            found.add(host, previous, name, bytes, Origin::BuiltIn).await;
+        }
+        for file in directory.map(wasm_files).unwrap_or_default() {
+            let Some(name) = file.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) else { continue };
+            let read = read_component(&file);
+            match read {
+                Ok(bytes) => found.add(host, previous, &name, &bytes, Origin::File(file)).await,
+                Err(error) => found.keep(previous, &name, Origin::File(file), String::new(), format!("{error:#}")),
+            }
+        }
+        found
+    }
+
+    pub fn find(&self, name: &str) -> Option<&Entry> {
+        self.by_name.get(&name.to_lowercase())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.by_name.values()
+    }
+
+    async fn add(&mut self, host: &Arc<Host>, previous: &Self, name: &str, bytes: &[u8], origin: Origin) {
+        let sha256 = hexadecimal(&Sha256::digest(bytes));
+        if let Some(known) = previous.find(name).filter(|known| known.sha256 == sha256 && known.origin == origin) {
+            self.by_name.insert(name.to_lowercase(), known.clone());
+            return;
+        }
+        match host.load(name, bytes, origin.clone()).await {
+            Ok(plugin) => {
+                let plugin = Some(Arc::new(plugin));
+                self.by_name
+                    .insert(name.to_lowercase(), Entry { name: name.into(), origin, plugin, problem: None, sha256 });
+            }
+            Err(error) => self.keep(previous, name, origin, sha256, format!("{error:#}")),
+        }
+    }
+
+    /// A broken file keeps the version that worked: its own last one, else the built-in one it would have replaced.
+    fn keep(&mut self, previous: &Self, name: &str, origin: Origin, sha256: String, problem: String) {
+        let last_good = previous.find(name).and_then(|known| known.plugin.clone());
+        let built_in = || self.find(name).and_then(|known| known.plugin.clone());
+        let plugin = last_good.or_else(built_in);
+        let entry = Entry { name: name.into(), origin, plugin, problem: Some(problem), sha256 };
+        self.by_name.insert(name.to_lowercase(), entry);
+    }
+}
+
+impl Configured {
+    /// Whether it is this plugin with this configuration, so that a reload may keep it with all its state.
+    pub fn is(&self, plugin: &Arc<Plugin>, config: &Value) -> bool {
+        Arc::ptr_eq(&self.plugin, plugin) && self.config == config.to_string()
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => out.write_str("built-in"),
+            Self::File(path) => write!(out, "{}", path.display()),
+        }
+    }
+}
+
+fn engine() -> anyhow::Result<Engine> {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(INSTANCES)
+        .total_core_instances(INSTANCES * 4)
+        .total_memories(INSTANCES)
+        .total_tables(INSTANCES * 2)
+        .total_stacks(INSTANCES)
+        .table_elements(100_000)
+        .max_memory_size(MEMORY)
+        .linear_memory_keep_resident(256 << 10)
+        .table_keep_resident(64 << 10);
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.pagemap_scan(wasmtime::Enabled::Yes);
+    }
+    let mut config = Config::new();
+    config.concurrency_support(false).epoch_interruption(true);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    // The pool reserves address space, which a container may limit: allocating on demand needs none.
+    Engine::new(&config)
+        .or_else(|_| Engine::new(config.allocation_strategy(InstanceAllocationStrategy::OnDemand)))
+        .map_err(opaque)
+        .context("starting the WebAssembly engine")
+}
+
+/// Moves the engine's epoch for as long as the host lives.
+fn tick(host: &Arc<Host>) {
+    let host = Arc::downgrade(host);
+    std::thread::Builder::new()
+        .name("plugin-ticks".to_owned())
+        .spawn(move || {
+            while let Some(host) = host.upgrade() {
+                host.engine.increment_epoch();
+                drop(host);
+                #[expect(clippy::disallowed_methods, reason = "this thread does nothing but wait")]
+                std::thread::sleep(TICK);
+            }
+        })
+        .expect("a process that cannot start a thread cannot serve");
+}
+
+/// Bytes 4 to 8 tell a core module (version 1, layer 0) from a component (layer 1).
+fn reject_core_modules(bytes: &[u8]) -> anyhow::Result<()> {
+    match bytes.get(..8) {
+        Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(()),
+        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => {
+            bail!("it is a core WebAssembly module and not a component: build it for wasm32-wasip2")
+        }
+        _ => bail!("it is not WebAssembly, or not all of it has been copied yet"),
+    }
+}
+
+/// The `.wasm` files of the plugin folder itself, in name order.
+fn wasm_files(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
+        .collect();
+    files.sort();
+    files
+}
+
+fn read_component(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let size = std::fs::metadata(file).context("reading it")?.len();
+    if size > COMPONENT_BYTES_AT_MOST {
+        bail!("{size} bytes are too many: at most {COMPONENT_BYTES_AT_MOST} are accepted");
+    }
+    std::fs::read(file).context("reading it")
+}
+
+/// The engine's errors are of a type of its own.
+fn opaque(error: wasmtime::Error) -> anyhow::Error {
+    anyhow!("{error:#}")
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

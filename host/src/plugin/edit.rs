@@ -1,0 +1,191 @@
+//! What guests answer, checked: header edits, replies and plans in the host's own types.
+//!
+//! `plugin` calls it on everything that comes back from a guest. It never trusts a name, a value or a status.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use super::bindings::exports::weir::plugin::middleware as wit;
+use super::bindings::weir::plugin::types;
+use crate::http::{Response, X_FORWARDED_FOR};
+
+/// The most header bytes that one verdict may set: names, values and 32 for each (as RFC 9113, section 6.5.2, counts).
+const HEADER_BYTES_AT_MOST: usize = 128 << 10;
+const HEADERS_AT_MOST: usize = 100;
+
+/// Fields that frame the message or belong to one connection (RFC 9110, section 7.6.1): the host alone writes them.
+const FRAMING: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// What a configured plugin needs of the host: the checked form of WIT's `plan`.
+#[derive(Debug, Default)]
+pub struct Plan {
+    pub on_request: bool,
+    pub on_response: bool,
+    pub request_edits: Vec<FixedEdit>,
+    pub response_edits: Vec<FixedEdit>,
+    pub(super) request_headers: Vec<HeaderName>,
+    pub(super) response_headers: Vec<HeaderName>,
+}
+
+/// An edit that holds for every message, with the transport it is for.
+#[derive(Debug)]
+pub struct FixedEdit {
+    edit: HeaderEdit,
+    transport: wit::Transport,
+}
+
+#[derive(Debug)]
+pub enum HeaderEdit {
+    Set(HeaderName, HeaderValue),
+    Append(HeaderName, HeaderValue),
+    Remove(HeaderName),
+}
+
+impl FixedEdit {
+    pub fn apply(&self, headers: &mut HeaderMap, tls: bool) {
+        let applies = match self.transport {
+            wit::Transport::Any => true,
+            wit::Transport::Plain => !tls,
+            wit::Transport::Tls => tls,
+        };
+        if applies {
+            self.edit.apply(headers);
+        }
+    }
+}
+
+impl HeaderEdit {
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::Set(name, value) => drop(headers.insert(name, value.clone())),
+            Self::Append(name, value) => drop(headers.append(name, value.clone())),
+            // An empty one tells `forward` not to write it.
+            Self::Remove(name) if *name == X_FORWARDED_FOR => drop(headers.insert(name, HeaderValue::from_static(""))),
+            Self::Remove(name) => drop(headers.remove(name)),
+        }
+    }
+}
+
+pub(super) fn plan(plan: wit::Plan) -> Result<Plan, String> {
+    for (mode, what) in [(plan.request_body, "request"), (plan.response_body, "response")] {
+        if !matches!(mode, wit::BodyMode::None) {
+            return Err(format!("the plan asks for {what} bodies, which this version of weir does not hand over yet"));
+        }
+    }
+    Ok(Plan {
+        on_request: plan.phases.contains(wit::Phases::REQUEST),
+        on_response: plan.phases.contains(wit::Phases::RESPONSE),
+        request_edits: plan.request_edits.into_iter().map(fixed_edit).collect::<Result<_, _>>()?,
+        response_edits: plan.response_edits.into_iter().map(fixed_edit).collect::<Result<_, _>>()?,
+        request_headers: plan.request_headers.iter().map(|name| header_name(name)).collect::<Result<_, _>>()?,
+        response_headers: plan.response_headers.iter().map(|name| header_name(name)).collect::<Result<_, _>>()?,
+    })
+}
+
+fn fixed_edit(fixed: wit::FixedEdit) -> Result<FixedEdit, String> {
+    Ok(FixedEdit { edit: header_edit(fixed.edit)?, transport: fixed.on })
+}
+
+pub(super) fn header_edits(edits: Vec<types::HeaderEdit>) -> Result<Vec<HeaderEdit>, String> {
+    let edits: Vec<HeaderEdit> = edits.into_iter().map(header_edit).collect::<Result<_, _>>()?;
+    let sizes = edits.iter().map(|edit| match edit {
+        HeaderEdit::Set(name, value) | HeaderEdit::Append(name, value) => name.as_str().len() + value.len() + 32,
+        HeaderEdit::Remove(_) => 32,
+    });
+    check_size(sizes)?;
+    Ok(edits)
+}
+
+fn header_edit(edit: types::HeaderEdit) -> Result<HeaderEdit, String> {
+    Ok(match edit {
+        types::HeaderEdit::Set((name, value)) => HeaderEdit::Set(editable(&name)?, header_value(&name, value)?),
+        types::HeaderEdit::Append((name, value)) => HeaderEdit::Append(editable(&name)?, header_value(&name, value)?),
+        types::HeaderEdit::Remove(name) => HeaderEdit::Remove(editable(&name)?),
+    })
+}
+
+pub(super) fn reply(reply: types::Reply) -> Result<Response, String> {
+    let mut response = Response::new(Bytes::from(reply.body).into());
+    *response.status_mut() = final_status(reply.status)?;
+    check_size(reply.headers.iter().map(|(name, value)| name.len() + value.len() + 32))?;
+    for (name, value) in reply.headers {
+        response.headers_mut().append(editable(&name)?, header_value(&name, value)?);
+    }
+    Ok(response)
+}
+
+/// A status that ends an exchange: 1xx answers are the host's.
+pub(super) fn final_status(status: u16) -> Result<StatusCode, String> {
+    match StatusCode::from_u16(status) {
+        Ok(code) if (200..600).contains(&status) => Ok(code),
+        _ => Err(format!("{status} is not the status of a final response")),
+    }
+}
+
+fn check_size(sizes: impl ExactSizeIterator<Item = usize>) -> Result<(), String> {
+    let count = sizes.len();
+    if count > HEADERS_AT_MOST {
+        return Err(format!("{count} header fields are too many: at most {HEADERS_AT_MOST} are accepted"));
+    }
+    let bytes: usize = sizes.sum();
+    if bytes > HEADER_BYTES_AT_MOST {
+        return Err(format!("{bytes} bytes of header fields are too many: at most {HEADER_BYTES_AT_MOST} are accepted"));
+    }
+    Ok(())
+}
+
+fn editable(name: &str) -> Result<HeaderName, String> {
+    let name = header_name(name)?;
+    if FRAMING.contains(&name) {
+        return Err(format!("the header field `{name}` belongs to the connection and cannot be edited"));
+    }
+    Ok(name)
+}
+
+fn header_name(name: &str) -> Result<HeaderName, String> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not the name of a header field"))
+}
+
+fn header_value(name: &str, value: Vec<u8>) -> Result<HeaderValue, String> {
+    HeaderValue::from_maybe_shared(Bytes::from(value))
+        .map_err(|_| format!("the value of the header field `{name}` has characters that no field may have"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_that_could_break_framing_are_refused() {
+        for name in ["Content-Length", "transfer-encoding", "connection", "Upgrade", "keep-alive", "te", "a b", ""] {
+            let edit = types::HeaderEdit::Set((name.to_owned(), b"1".to_vec()));
+            assert!(header_edits(vec![edit]).is_err(), "{name}");
+        }
+        let injection = types::HeaderEdit::Set(("x".to_owned(), b"1\r\nx-evil: 1".to_vec()));
+        assert!(header_edits(vec![injection]).is_err());
+    }
+
+    #[test]
+    fn only_final_statuses_are_replied_with() {
+        for (status, accepted) in [(0, false), (101, false), (199, false), (200, true), (599, true), (600, false)] {
+            assert_eq!(final_status(status).is_ok(), accepted, "{status}");
+        }
+    }
+
+    #[test]
+    fn too_many_or_too_large_fields_are_refused() {
+        let edit = |bytes: usize| types::HeaderEdit::Set(("x-a".to_owned(), vec![b'a'; bytes]));
+        assert!(header_edits((0..HEADERS_AT_MOST).map(|_| edit(1)).collect()).is_ok());
+        assert!(header_edits((0..=HEADERS_AT_MOST).map(|_| edit(1)).collect()).is_err());
+        assert!(header_edits(vec![edit(HEADER_BYTES_AT_MOST)]).is_err());
+    }
+}

@@ -1,0 +1,213 @@
+//! What the host gives to guests: the interfaces of `wit/` that need no grant, and a WASI that denies everything.
+//!
+//! `plugin` links it once. It never touches a file, a socket or the environment on a guest's behalf.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderMap, HeaderName, Uri};
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
+use wasmtime::{StoreLimits, StoreLimitsBuilder};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::bindings::weir::plugin::{clock, connection, exchange, log, random};
+use crate::http::{Connection, Request};
+
+/// The interfaces that every plugin may import.
+pub(super) const OFFERED: [&str; 6] = ["types", "exchange", "connection", "log", "clock", "random"];
+
+/// The most bytes that one `random.bytes` answers with.
+const RANDOM_BYTES_AT_MOST: u32 = 4096;
+
+/// The most bytes of one log line that are kept.
+const LOG_BYTES_AT_MOST: usize = 4096;
+
+/// The only resource that guests see: the message of the call they are in. Its representation carries nothing.
+#[expect(unreachable_pub, reason = "the generated bindings export it again")]
+pub struct Message;
+
+/// What a store holds: the message on loan during a call, and the guest's limits.
+pub(super) struct State {
+    pub(super) headers: HeaderMap,
+    pub(super) exchange: Option<Exchange>,
+    pub(super) limits: StoreLimits,
+    /// Epoch ticks that the guest may still run in this call.
+    pub(super) ticks_left: u32,
+    plugin: Arc<str>,
+    started: Instant,
+    wasi: WasiCtx,
+    table: ResourceTable,
+}
+
+/// Facts of the request that a call is about.
+#[derive(Clone)]
+pub struct Exchange {
+    connection: Arc<Connection>,
+    original: Uri,
+}
+
+impl Exchange {
+    pub fn of(request: &Request) -> Self {
+        Self { connection: Arc::clone(&request.connection), original: request.original.clone() }
+    }
+}
+
+impl State {
+    pub(super) fn new(plugin: Arc<str>, memory: usize) -> Self {
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(memory)
+            .table_elements(100_000)
+            .instances(200)
+            .tables(200)
+            .memories(20)
+            .build();
+        Self {
+            headers: HeaderMap::new(),
+            exchange: None,
+            limits,
+            ticks_left: 0,
+            plugin,
+            started: Instant::now(),
+            wasi: WasiCtx::builder().allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false).build(),
+            table: ResourceTable::new(),
+        }
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    exchange::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    connection::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    log::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    clock::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    random::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+}
+
+impl super::bindings::weir::plugin::types::Host for State {}
+
+impl exchange::Host for State {}
+
+impl exchange::HostMessage for State {
+    fn get(&mut self, _: Resource<Message>, name: String) -> Option<Vec<u8>> {
+        self.headers.get(name.as_str()).map(|value| value.as_bytes().to_vec())
+    }
+
+    fn get_many(&mut self, _: Resource<Message>, names: Vec<String>) -> Vec<Option<Vec<u8>>> {
+        names.iter().map(|name| self.headers.get(name.as_str()).map(|value| value.as_bytes().to_vec())).collect()
+    }
+
+    fn get_all(&mut self, _: Resource<Message>, name: String) -> Vec<Vec<u8>> {
+        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { return Vec::new() };
+        self.headers.get_all(name).iter().map(|value| value.as_bytes().to_vec()).collect()
+    }
+
+    fn entries(&mut self, _: Resource<Message>) -> Vec<(String, Vec<u8>)> {
+        self.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
+    }
+
+    /// No plan that asks for a body is accepted yet, so there is none to hand over.
+    fn body(&mut self, _: Resource<Message>) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn body_complete(&mut self, _: Resource<Message>) -> bool {
+        false
+    }
+
+    /// Guests only ever borrow a message.
+    fn drop(&mut self, _: Resource<Message>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl connection::Host for State {
+    fn client(&mut self) -> connection::Peer {
+        match &self.exchange {
+            Some(Exchange { connection, .. }) => {
+                connection::Peer { address: connection.client.ip().to_string(), port: connection.client.port() }
+            }
+            None => connection::Peer { address: String::new(), port: 0 },
+        }
+    }
+
+    fn entry_point(&mut self) -> String {
+        self.exchange.as_ref().map(|exchange| exchange.connection.entry_point.to_string()).unwrap_or_default()
+    }
+
+    fn original_path_with_query(&mut self) -> String {
+        self.exchange.as_ref().map(|exchange| exchange.original.to_string()).unwrap_or_default()
+    }
+
+    fn server_name(&mut self) -> Option<String> {
+        self.exchange.as_ref()?.connection.tls.as_ref()?.server_name.clone()
+    }
+
+    fn client_certificates(&mut self) -> Vec<Vec<u8>> {
+        let tls = self.exchange.as_ref().and_then(|exchange| exchange.connection.tls.as_ref());
+        tls.map(|tls| tls.client_certificates.clone()).unwrap_or_default()
+    }
+}
+
+impl log::Host for State {
+    fn enabled(&mut self, at: log::Level) -> bool {
+        match at {
+            log::Level::Debug => tracing::enabled!(tracing::Level::DEBUG),
+            log::Level::Info => tracing::enabled!(tracing::Level::INFO),
+            log::Level::Warn => tracing::enabled!(tracing::Level::WARN),
+            log::Level::Error => tracing::enabled!(tracing::Level::ERROR),
+        }
+    }
+
+    fn write(&mut self, at: log::Level, mut message: String, fields: Vec<(String, String)>) {
+        for (name, value) in fields {
+            message.push_str(&format!(" {name}={value:?}"));
+        }
+        let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LOG_BYTES_AT_MOST).collect();
+        let plugin = &*self.plugin;
+        match at {
+            log::Level::Debug => tracing::debug!(plugin, "{message}"),
+            log::Level::Info => tracing::info!(plugin, "{message}"),
+            log::Level::Warn => tracing::warn!(plugin, "{message}"),
+            log::Level::Error => tracing::error!(plugin, "{message}"),
+        }
+    }
+}
+
+impl clock::Host for State {
+    fn unix_ms(&mut self) -> u64 {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Since the instance was made, so that guests learn nothing of the host's uptime.
+    fn monotonic_ns(&mut self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl random::Host for State {
+    fn bytes(&mut self, n: u32) -> Vec<u8> {
+        let mut bytes = vec![0; n.min(RANDOM_BYTES_AT_MOST) as usize];
+        fill_random(&mut bytes);
+        bytes
+    }
+
+    fn next(&mut self) -> u64 {
+        let mut bytes = [0; 8];
+        fill_random(&mut bytes);
+        u64::from_ne_bytes(bytes)
+    }
+}
+
+fn fill_random(bytes: &mut [u8]) {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .secure_random
+        .fill(bytes)
+        .expect("the operating system's random numbers do not fail once they have been read at start");
+}

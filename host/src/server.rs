@@ -1,0 +1,237 @@
+//! Start, reload, shutdown. Owns the one live [`Snapshot`], and prints every bound address.
+//!
+//! `main` starts it, tests too. [`Reloader`] alone builds snapshots, so that there is no lock and no race.
+
+mod listen;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::config::{Files, Install, Problem};
+use crate::plugin::{Host, Plugins};
+use crate::snapshot::{Snapshot, Sources};
+use crate::telemetry::AccessLog;
+use crate::watch::{Followed, Watch};
+
+/// A running proxy. Dropping it without [`Server::shut_down`] cuts its connections.
+pub struct Server {
+    /// What each entry point listens on, with the port that port 0 became.
+    pub addresses: BTreeMap<String, SocketAddr>,
+    pub live: Arc<ArcSwap<Snapshot>>,
+    pub access_log: Option<Arc<AccessLog>>,
+    reloads: mpsc::Sender<oneshot::Sender<()>>,
+    workers: worker::Workers,
+    draining: Arc<AtomicBool>,
+    install: Arc<Install>,
+}
+
+/// Where a proxy's configuration is.
+pub struct Settings {
+    pub install: Install,
+    /// Routing files in place of the install file's `providers.file`: the quick start's, which are in no directory.
+    pub files: Option<Files>,
+    /// The directory of plugins where the install file names none.
+    pub plugin_directory: PathBuf,
+    /// Where compiled plugins are kept where the install file names no place; `None`: in memory.
+    pub plugin_cache: Option<PathBuf>,
+}
+
+impl Server {
+    /// Binds every entry point, reads the routing files and serves.
+    ///
+    /// # Errors
+    ///
+    /// An address cannot be bound, or the access log cannot be opened. Problems of routing files are no errors.
+    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        let listeners = listen::bind(&settings.install.entry_points)?;
+        let addresses = listeners.iter().map(|(name, bound)| (name.clone(), bound.address)).collect();
+        let access_log = settings.install.access_log.as_ref().map(AccessLog::open).transpose()?.map(Arc::new);
+        let mut reloader = Reloader::new(settings)?;
+        reloader.reload("started").await;
+        let draining = Arc::new(AtomicBool::new(false));
+        let shared = worker::Shared {
+            live: Arc::clone(&reloader.live),
+            install: Arc::clone(&reloader.install),
+            access_log: access_log.clone(),
+            draining: Arc::clone(&draining),
+        };
+        let workers = worker::Workers::start(listeners, &shared)?;
+        let (live, install) = (Arc::clone(&reloader.live), Arc::clone(&reloader.install));
+        let (reloads, requests) = mpsc::channel(1);
+        tokio::spawn(reloader.run(requests));
+        Ok(Self { addresses, live, access_log, reloads, workers, draining, install })
+    }
+
+    /// Reads the configuration again, and returns when it serves.
+    pub async fn reload(&self) {
+        let (done, when_done) = oneshot::channel();
+        if self.reloads.send(done).await.is_ok() {
+            // The reloader ends only with the process; then there is nothing to wait for.
+            let _ = when_done.await;
+        }
+    }
+
+    /// Stops accepting, lets requests in flight finish, and ends. Takes as long as `lifeCycle` allows at most.
+    pub async fn shut_down(mut self) {
+        let life_cycles = || self.install.entry_points.values().map(|entry_point| &entry_point.transport.life_cycle);
+        self.draining.store(true, Ordering::Relaxed);
+        sleep(life_cycles().map(|life| life.request_accept_grace_timeout).max().unwrap_or_default()).await;
+        let grace = life_cycles().map(|life| life.grace_timeout).max().unwrap_or_default();
+        if timeout(grace, self.workers.drain()).await.is_err() {
+            tracing::warn!("connections were cut after {grace:?}");
+        }
+    }
+}
+
+/// The snapshot that a start would serve, without serving it.
+///
+/// # Errors
+///
+/// The WebAssembly engine cannot be started.
+pub async fn preview(settings: Settings) -> anyhow::Result<Arc<Snapshot>> {
+    let mut reloader = Reloader::new(settings)?;
+    reloader.reload("read").await;
+    Ok(reloader.live.load_full())
+}
+
+/// Reads configurations again and again; the only maker of snapshots.
+struct Reloader {
+    live: Arc<ArcSwap<Snapshot>>,
+    install: Arc<Install>,
+    files: Option<Files>,
+    host: Arc<Host>,
+    plugin_directory: PathBuf,
+}
+
+impl Reloader {
+    fn new(settings: Settings) -> anyhow::Result<Self> {
+        let Settings { install, files, plugin_directory, plugin_cache } = settings;
+        let cache = install.plugins.cache.directory.clone().or(plugin_cache);
+        let host = Host::new(cache)?;
+        match host.cache_directory() {
+            Some(directory) => tracing::debug!("compiled plugins are kept in `{}`", directory.display()),
+            None => tracing::debug!("compiled plugins are kept in memory alone"),
+        }
+        let files = files.or_else(|| install.providers.file.as_ref().map(Files::new));
+        let plugin_directory = install.plugins.directory.clone().unwrap_or(plugin_directory);
+        let live = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
+        Ok(Self { live, install: Arc::new(install), files, host, plugin_directory })
+    }
+
+    /// Reloads when files change and when asked to, never twice within `providersThrottleDuration` for files.
+    async fn run(mut self, mut requests: mpsc::Receiver<oneshot::Sender<()>>) {
+        let throttle = self.install.providers.providers_throttle_duration;
+        let mut watch = self.watch();
+        let mut rested = Instant::now();
+        loop {
+            if let Some(watch) = &mut watch {
+                watch.follow(&self.followed());
+            }
+            tokio::select! {
+                () = changed(&mut watch) => {
+                    sleep_until(rested).await;
+                    self.reload("reloaded").await;
+                    rested = Instant::now() + throttle;
+                }
+                request = requests.recv() => {
+                    let Some(done) = request else { return };
+                    self.reload("reloaded").await;
+                    // Whoever asked may not wait for the answer.
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+
+    /// One reload, whatever asked for it: files, plugins and certificates become the live snapshot.
+    async fn reload(&mut self, what: &str) {
+        let begun = std::time::Instant::now();
+        let (routing, file_problems) = match self.files.as_mut() {
+            Some(files) => tokio::task::block_in_place(|| files.read()),
+            None => Default::default(),
+        };
+        let previous = self.live.load_full();
+        let plugins = Plugins::scan(&self.host, Some(&self.plugin_directory), &previous.plugins).await;
+        let sources = Sources {
+            install: &self.install,
+            routing: &routing,
+            plugins,
+            plugin_directory: &self.plugin_directory,
+            host: &self.host,
+            previous: &previous,
+        };
+        let snapshot = Arc::new(Snapshot::build(sources, file_problems).await);
+        log_problems(&previous, &snapshot);
+        let items = &snapshot.items;
+        let disabled = items.routers.values().filter(|router| !router.serves_requests()).count();
+        let stale = items.routers.values().filter(|router| router.stale).count();
+        tracing::info!(
+            routers = items.routers.len(),
+            disabled,
+            stale,
+            services = items.services.len(),
+            middlewares = items.middlewares.len(),
+            plugins = snapshot.plugins.iter().count(),
+            problems = items.all_problems().count(),
+            milliseconds = begun.elapsed().as_millis(),
+            "{what}"
+        );
+        self.live.store(snapshot);
+    }
+
+    fn watch(&self) -> Option<Watch> {
+        if self.install.providers.file.as_ref().is_some_and(|file| !file.watch) {
+            return None;
+        }
+        match Watch::new() {
+            Ok(watch) => Some(watch),
+            Err(error) => {
+                tracing::warn!("files are not watched, send SIGHUP after a change: {error:#}");
+                None
+            }
+        }
+    }
+
+    fn followed(&self) -> Followed {
+        let mut followed = Followed::default();
+        followed.directories.insert(self.plugin_directory.clone());
+        if let Some(file) = self.install.providers.file.as_ref() {
+            followed.directories.extend(file.directory.clone());
+            followed.files.extend(file.filename.clone().filter(|_| file.directory.is_none()));
+        }
+        followed.files.extend(self.live.load().items.files.iter().cloned());
+        followed
+    }
+}
+
+async fn changed(watch: &mut Option<Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Each problem is logged when it appears, not at every reload.
+fn log_problems(previous: &Snapshot, snapshot: &Snapshot) {
+    let known: Vec<&Problem> = previous.items.all_problems().collect();
+    for problem in snapshot.items.all_problems().filter(|problem| !known.contains(problem)) {
+        let Problem { key, message, help, .. } = problem;
+        let place = problem.place.as_ref().map(ToString::to_string).unwrap_or_default();
+        let help = help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default();
+        let text = [place.as_str(), key, message].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
+        let text = format!("{}{help}", text.join(": "));
+        if problem.is_error() {
+            tracing::error!("{text}");
+        } else {
+            tracing::warn!("{text}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Workers: one thread per core, each with its own runtime, listeners, connections to servers and plugin instances.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_local;
+use tokio::time::interval;
+
+use super::listen::{self, Bound};
+use crate::admin::Admin;
+use crate::config::Install;
+use crate::config::install;
+use crate::entrypoint::{self, EntryPoint, Limits, Trust, Worker};
+use crate::forward::Pools;
+use crate::middleware::Resources;
+use crate::plugin::Instances;
+use crate::service::{Internal, InternalHandler};
+use crate::snapshot::Snapshot;
+use crate::telemetry::AccessLog;
+
+/// How often workers forget idle connections and instances that nobody needs any more.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What all workers look at.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) live: Arc<ArcSwap<Snapshot>>,
+    pub(super) install: Arc<Install>,
+    pub(super) access_log: Option<Arc<AccessLog>>,
+    pub(super) draining: Arc<AtomicBool>,
+}
+
+/// The running threads. They end when this is dropped.
+pub(super) struct Workers {
+    draining: watch::Sender<bool>,
+    /// Ends when no worker accepts or serves connections any more.
+    open: mpsc::Receiver<()>,
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What one thread is started with.
+struct Start {
+    listeners: Vec<(Arc<EntryPoint>, std::net::TcpListener)>,
+    shared: Shared,
+    admin: Arc<Admin>,
+    draining: watch::Receiver<bool>,
+    open: mpsc::Sender<()>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Workers {
+    pub(super) fn start(bound: BTreeMap<String, Bound>, shared: &Shared) -> anyhow::Result<Self> {
+        let mut per_worker: Vec<Vec<(Arc<EntryPoint>, std::net::TcpListener)>> =
+            (0..listen::workers()).map(|_| Vec::new()).collect();
+        for (name, bound) in bound {
+            let entry_point = Arc::new(entry_point(&name, &shared.install));
+            tracing::info!(entry_point = name, address = %bound.address, "listening");
+            for (listeners, listener) in per_worker.iter_mut().zip(bound.listeners) {
+                listeners.push((Arc::clone(&entry_point), listener));
+            }
+        }
+        let admin = Arc::new(Admin {
+            live: Arc::clone(&shared.live),
+            install: Arc::clone(&shared.install),
+            started: Timestamp::now(),
+            draining: Arc::clone(&shared.draining),
+            host_name: host_name(),
+        });
+        let (draining, when_draining) = watch::channel(false);
+        let (stop, when_stopped) = watch::channel(false);
+        let (opened, open) = mpsc::channel(1);
+        let mut threads = Vec::new();
+        for (number, listeners) in per_worker.into_iter().enumerate() {
+            let start = Start {
+                listeners,
+                shared: shared.clone(),
+                admin: Arc::clone(&admin),
+                draining: when_draining.clone(),
+                open: opened.clone(),
+                stop: when_stopped.clone(),
+            };
+            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(|| run(start));
+            threads.push(thread.context("starting a worker thread")?);
+        }
+        Ok(Self { draining, open, stop, threads })
+    }
+
+    /// Accepts no more, and returns when the last connection has ended.
+    pub(super) async fn drain(&mut self) {
+        self.draining.send_replace(true);
+        while self.open.recv().await.is_some() {}
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        for thread in self.threads.drain(..) {
+            // A worker that has panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(start: Start) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .expect("a worker without a runtime cannot serve");
+    runtime.block_on(work(start));
+}
+
+async fn work(start: Start) {
+    let Start { listeners, shared, admin, draining, open, mut stop } = start;
+    let pools = Rc::new(Pools::default());
+    let host_name = HeaderValue::from_str(&admin.host_name).unwrap_or(HeaderValue::from_static("localhost"));
+    let internal: InternalHandler = Rc::new(move |service: Internal, request| admin.answer(service, request));
+    let resources = Resources { instances: Instances::default(), pools: Rc::clone(&pools), internal };
+    let worker = Rc::new(Worker {
+        live: shared.live,
+        resources,
+        access_log: shared.access_log,
+        host_name,
+        last_failure: Cell::new(None),
+    });
+    for (entry_point, listener) in listeners {
+        let listener = TcpListener::from_std(listener).expect("a bound listener can be polled");
+        let serving = entrypoint::serve(listener, entry_point, Rc::clone(&worker), draining.clone(), open.clone());
+        spawn_local(serving);
+    }
+    drop(open);
+    let mut prune = interval(PRUNE_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            _ = prune.tick() => {
+                pools.prune();
+                worker.resources.instances.prune();
+            }
+        }
+    }
+}
+
+fn entry_point(name: &str, install: &Install) -> EntryPoint {
+    let install::EntryPoint { http, forwarded_headers, transport, http2, observability, .. } = &install.entry_points[name];
+    let timeouts = &transport.responding_timeouts;
+    let unless_zero = |duration: Duration| (!duration.is_zero()).then_some(duration);
+    EntryPoint {
+        name: name.into(),
+        trust: Trust { everybody: forwarded_headers.insecure, networks: forwarded_headers.trusted_ips.clone() },
+        sanitize_path: http.sanitize_path,
+        limits: Limits { head: timeouts.read_timeout, idle: timeouts.idle_timeout },
+        keep_alive_time_at_most: unless_zero(transport.keep_alive_max_time),
+        keep_alive_requests_at_most: (transport.keep_alive_max_requests > 0).then_some(transport.keep_alive_max_requests),
+        header_bytes_at_most: http.max_header_bytes,
+        http2_streams_at_most: http2.max_concurrent_streams,
+        access_log: observability.access_logs.unwrap_or(true),
+    }
+}
+
+/// As the system knows this machine, for `X-Forwarded-Server`.
+fn host_name() -> String {
+    gethostname::gethostname().into_string().unwrap_or_else(|_| "localhost".to_owned())
+}

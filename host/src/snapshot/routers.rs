@@ -1,0 +1,365 @@
+//! `http.routers` and the proxy's own routers → routes on entry points.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{Items, Placed, Reference, Sources, Status, did_you_mean, middlewares, services};
+use crate::config::install::{EntryPoint, Protocol, RedirectEntryPoint};
+use crate::config::routing::{self, RouterTls};
+use crate::config::{Install, Item, Problem, Severity};
+use crate::middleware::Chain;
+use crate::plugin::Configured;
+use crate::router::{Route, Target};
+use crate::rule::{self, Hosts, Rule};
+use crate::service::{Internal, Service};
+use crate::tls::{self, DEFAULT_OPTIONS, HostOptions};
+
+/// Where the API listens when it is `insecure`, and what routers without entry points leave out.
+const ADMIN_ENTRY_POINT: &str = "traefik";
+/// Priorities above are the proxy's own.
+const PRIORITY_AT_MOST: i64 = i64::MAX - 1000;
+
+/// Builds all routers, and says which hosts have which TLS options.
+pub(super) async fn build(sources: &Sources<'_>, items: &mut Items) -> HostOptions {
+    let entry_middlewares = entry_point_middlewares(sources, items);
+    for (name, item) in &sources.routing.routers {
+        let previous = sources.previous.items.routers.get(name);
+        let status = match Draft::of(name, item, sources.install, items, &entry_middlewares) {
+            Ok(draft) if draft.problems.iter().any(Problem::is_error) => draft.failed(previous),
+            Ok(draft) => draft.finished(),
+            Err(problems) => Status::broken(problems, previous),
+        };
+        items.routers.insert(name.clone(), status);
+    }
+    internal(sources, items).await;
+    host_options(items)
+}
+
+/// A router whose TLS options never were good must not serve with others.
+pub(super) fn disable_without_options(items: &mut Items, tls: &tls::Store) {
+    for status in items.routers.values_mut() {
+        let Some(placed) = &mut status.serves else { continue };
+        for placed in placed {
+            let Some(options) = placed.tls.as_ref().map(options_of) else { continue };
+            if options == DEFAULT_OPTIONS || tls.has_option_set(options) || placed.is_disabled() {
+                continue;
+            }
+            let message = format!("the TLS options `{options}` do not exist or are broken");
+            status.problems.push(Problem::error(format!("http.routers.{}", placed.route.name), message));
+            placed.route = disabled(&placed.route);
+        }
+    }
+}
+
+fn disabled(route: &Route) -> Arc<Route> {
+    Arc::new(Route {
+        name: Arc::clone(&route.name),
+        rule: route.rule.clone(),
+        priority: route.priority,
+        service: Arc::clone(&route.service),
+        access_log: route.access_log,
+        target: Target::Disabled,
+    })
+}
+
+/// The middlewares that an entry point puts before those of each router, or why they cannot be had.
+type EntryMiddlewares = BTreeMap<String, Result<Vec<Arc<Configured>>, Problem>>;
+
+fn entry_point_middlewares(sources: &Sources<'_>, items: &mut Items) -> EntryMiddlewares {
+    let mut of_entry_points = BTreeMap::new();
+    for (name, entry_point) in &sources.install.entry_points {
+        let item = Item::new(format!("entryPoints.{name}"), ());
+        let references = entry_point.http.middlewares.iter().enumerate();
+        let resolved: Result<Vec<_>, Problem> = references
+            .map(|(position, reference)| {
+                middlewares::resolve(items, &item, &format!("http.middlewares[{position}]"), reference)
+            })
+            .collect();
+        if let Err(problem) = &resolved {
+            let place = sources.install.place(&problem.key);
+            items.problems.push(problem.clone().at(place));
+        }
+        of_entry_points.insert(name.clone(), resolved.map(|plugins| plugins.into_iter().flatten().collect()));
+    }
+    of_entry_points
+}
+
+/// A router on its way: what can be known of it although something is wrong.
+struct Draft<'a> {
+    name: Arc<str>,
+    config: &'a routing::Router,
+    rule: Rule,
+    priority: i64,
+    placements: Vec<Placement>,
+    problems: Vec<Problem>,
+}
+
+struct Placement {
+    entry_point: Arc<str>,
+    tls: Option<RouterTls>,
+    chain: Option<Chain>,
+}
+
+impl<'a> Draft<'a> {
+    /// Fails if nothing can be routed: the file's keys are wrong, or the rule is.
+    fn of(
+        name: &str,
+        item: &'a Item<routing::Router>,
+        install: &Install,
+        items: &Items,
+        entry_middlewares: &EntryMiddlewares,
+    ) -> Result<Self, Vec<Problem>> {
+        let config = item.value.as_ref().map_err(|problems| problems.iter().chain(&item.warnings).cloned().collect::<Vec<_>>())?;
+        let mut problems = item.warnings.clone();
+        let rule = Rule::parse(&config.rule).map_err(|error| {
+            problems.push(rule_problem(item, &config.rule, &error));
+            problems.clone()
+        })?;
+        if config.priority > PRIORITY_AT_MOST {
+            let message = format!("{} is more than the highest priority, {PRIORITY_AT_MOST}", config.priority);
+            problems.push(item.problem("priority", message));
+        }
+        let service = kept(services::resolve(items, item, install, &config.service), &mut problems);
+        let mut plugins = Vec::new();
+        for (position, reference) in config.middlewares.iter().enumerate() {
+            let resolved = middlewares::resolve(items, item, &format!("middlewares[{position}]"), reference);
+            plugins.extend(kept(resolved, &mut problems).unwrap_or_default());
+        }
+        let entry_points = entry_points(item, config, install, &mut problems);
+        let mut placements = Vec::new();
+        for (entry_point, settings) in entry_points {
+            let tls = config.tls.clone().or_else(|| settings.http.tls.clone());
+            if let Some(tls) = &tls {
+                check_tls(item, tls, &rule, install, &mut problems);
+            }
+            let before = entry_middlewares.get(entry_point).cloned().unwrap_or(Ok(Vec::new()));
+            let before = kept(before, &mut problems).unwrap_or_default();
+            let all = before.into_iter().chain(plugins.iter().cloned()).collect();
+            let chain = service.clone().map(|service| Chain::new(all, service));
+            placements.push(Placement { entry_point: entry_point.as_str().into(), tls, chain });
+        }
+        let priority = if config.priority == 0 { rule.priority() } else { config.priority };
+        Ok(Self { name: format!("{name}@file").into(), config, rule, priority, placements, problems })
+    }
+
+    fn finished(self) -> Status<routing::Router, Vec<Placed>> {
+        let Self { name, config, rule, priority, placements, problems } = self;
+        let placed = placements.into_iter().map(|Placement { entry_point, tls, chain }| {
+            let target = chain.map_or(Target::Disabled, Target::Serve);
+            let service = with_provider(&config.service).into();
+            let access_log = config.observability.access_logs.unwrap_or(true);
+            let route = Route { name: Arc::clone(&name), rule: rule.clone(), priority, service, access_log, target };
+            Placed { entry_point, tls, route: Arc::new(route) }
+        });
+        Status::good(config.clone(), placed.collect(), problems)
+    }
+
+    /// The last good version serves on; without one the router refuses what its rule matches.
+    fn failed(mut self, previous: Option<&Status<routing::Router, Vec<Placed>>>) -> Status<routing::Router, Vec<Placed>> {
+        let good = previous.filter(|previous| {
+            previous.serves.as_ref().is_some_and(|placed| !placed.iter().any(Placed::is_disabled))
+        });
+        if good.is_some() {
+            return Status::broken(self.problems, good);
+        }
+        self.placements.iter_mut().for_each(|placement| placement.chain = None);
+        self.finished()
+    }
+}
+
+/// A reference as the API and the logs show it.
+fn with_provider(reference: &str) -> String {
+    if reference.contains('@') { reference.to_owned() } else { format!("{reference}@file") }
+}
+
+fn kept<T>(result: Result<T, Problem>, problems: &mut Vec<Problem>) -> Option<T> {
+    result
+        .map_err(|problem| {
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        })
+        .ok()
+}
+
+fn rule_problem(item: &Item<routing::Router>, text: &str, error: &rule::Error) -> Problem {
+    let message = format!("{error}\n{}", error.render(text));
+    item.problem("rule", message).help(error.help.clone())
+}
+
+/// The entry points of a router: those it names, else the default ones.
+fn entry_points<'a>(
+    item: &Item<routing::Router>,
+    config: &routing::Router,
+    install: &'a Install,
+    problems: &mut Vec<Problem>,
+) -> Vec<(&'a String, &'a EntryPoint)> {
+    let http = || install.entry_points.iter().filter(|(_, settings)| settings.address.protocol == Protocol::Tcp);
+    if config.entry_points.is_empty() {
+        let chosen: Vec<_> = http().filter(|(_, settings)| settings.as_default).collect();
+        if !chosen.is_empty() {
+            return chosen;
+        }
+        return http().filter(|(name, _)| *name != ADMIN_ENTRY_POINT).collect();
+    }
+    let mut found = Vec::new();
+    for (position, name) in config.entry_points.iter().enumerate() {
+        match http().find(|(candidate, _)| *candidate == name) {
+            Some(entry_point) => found.push(entry_point),
+            None => problems.push(
+                item.problem(&format!("entryPoints[{position}]"), format!("entry point `{name}` does not exist"))
+                    .help(did_you_mean(name, install.entry_points.keys())),
+            ),
+        }
+    }
+    // Those that exist serve, as in Traefik; a router without any is broken.
+    if !found.is_empty() {
+        problems.iter_mut().filter(|problem| problem.key.contains(".entryPoints[")).for_each(|problem| {
+            problem.severity = Severity::Warning;
+        });
+    }
+    found
+}
+
+fn check_tls(
+    item: &Item<routing::Router>,
+    tls: &RouterTls,
+    rule: &Rule,
+    install: &Install,
+    problems: &mut Vec<Problem>,
+) {
+    if let Some(resolver) = &tls.cert_resolver
+        && !install.certificates_resolvers.contains_key(resolver)
+    {
+        let message = format!("certificates resolver `{resolver}` does not exist; the default certificate is served");
+        let help = did_you_mean(resolver, install.certificates_resolvers.keys());
+        let problem = item.problem("tls.certResolver", message).help(help);
+        problems.push(Problem { severity: Severity::Warning, ..problem });
+    }
+    if options_of(tls) != DEFAULT_OPTIONS && hosts_of(rule).is_empty() {
+        let message = "TLS options are chosen by host, and the rule names none, so that they would never apply";
+        let problem = item.problem("tls.options", message);
+        problems.push(problem.help("add `Host(…)` to the rule, or remove `tls.options`".to_owned()));
+    }
+}
+
+fn options_of(tls: &RouterTls) -> &str {
+    let name = tls.options.as_deref().unwrap_or(DEFAULT_OPTIONS);
+    match Reference::parse(name) {
+        Reference::File(name) => name,
+        Reference::Internal(_) | Reference::Elsewhere(_) => name,
+    }
+}
+
+fn hosts_of(rule: &Rule) -> Vec<String> {
+    match rule.hosts() {
+        Hosts::Exact(hosts) => hosts,
+        Hosts::Any => rule.certificate_names(),
+    }
+}
+
+/// Which option set each host has. Two for one host is a contradiction, which Traefik settles with the default.
+fn host_options(items: &mut Items) -> HostOptions {
+    let mut hosts = HostOptions::new();
+    let mut contradictions = Vec::new();
+    for placed in items.routers.values().filter_map(|status| status.serves.as_ref()).flatten() {
+        let Some(tls) = &placed.tls else { continue };
+        let of_entry_point = hosts.entry(placed.entry_point.to_string()).or_default();
+        for host in hosts_of(&placed.route.rule) {
+            let options = options_of(tls);
+            match of_entry_point.get(&host) {
+                Some(other) if other != options => {
+                    let message = format!(
+                        "`{host}` has the TLS options `{other}` and `{options}` at the entry point `{}`; it gets the default",
+                        placed.entry_point
+                    );
+                    contradictions.push((placed.entry_point.to_string(), host.clone(), message));
+                }
+                _ => drop(of_entry_point.insert(host, options.to_owned())),
+            }
+        }
+    }
+    for (entry_point, host, message) in contradictions {
+        items.problems.push(Problem::error("tls.options", message));
+        hosts.entry(entry_point).or_default().insert(host, DEFAULT_OPTIONS.to_owned());
+    }
+    hosts
+}
+
+/// The proxy's own routers: redirections of entry points, the insecure API, ping.
+async fn internal(sources: &Sources<'_>, items: &mut Items) {
+    let install = sources.install;
+    for (name, entry_point) in &install.entry_points {
+        if let Some(redirection) = &entry_point.http.redirections.entry_point {
+            redirect(sources, items, name, redirection).await;
+        }
+    }
+    if let Some(api) = install.api.as_ref().filter(|api| api.insecure) {
+        let base = api.base_path.trim_end_matches('/');
+        add(items, "api", ADMIN_ENTRY_POINT, &format!("PathPrefix(`{base}/api`)"), i64::MAX - 1, Internal::Api);
+        if api.dashboard {
+            add(items, "dashboard", ADMIN_ENTRY_POINT, "PathPrefix(`/`)", i64::MAX - 2, Internal::Dashboard);
+        }
+    }
+    if let Some(ping) = install.ping.as_ref().filter(|ping| !ping.manual_routing) {
+        add(items, "ping", &ping.entry_point, "PathPrefix(`/ping`)", i64::MAX, Internal::Ping);
+    }
+}
+
+fn add(items: &mut Items, name: &str, entry_point: &str, rule: &str, priority: i64, service: Internal) {
+    let chain = Chain::new(Vec::new(), Arc::new(Service::Internal(service)));
+    place(items, name, entry_point, rule, priority, service.name(), Target::Serve(chain));
+}
+
+fn place(items: &mut Items, name: &str, entry_point: &str, rule: &str, priority: i64, service: &str, target: Target) {
+    let config = routing::Router {
+        rule: rule.to_owned(),
+        priority,
+        entry_points: vec![entry_point.to_owned()],
+        service: service.to_owned(),
+        ..routing::Router::default()
+    };
+    let name = format!("{name}@internal");
+    let rule = Rule::parse(rule).expect("the proxy's own rules are good");
+    let (route_name, service) = (name.as_str().into(), service.into());
+    let route = Arc::new(Route { name: route_name, rule, priority, service, access_log: false, target });
+    let placed = Placed { entry_point: entry_point.into(), tls: None, route };
+    items.routers.insert(name, Status::good(config, vec![placed], Vec::new()));
+}
+
+/// Everything on an entry point is sent to another one, by the same plugin that routers would use.
+async fn redirect(sources: &Sources<'_>, items: &mut Items, from: &str, redirection: &RedirectEntryPoint) {
+    let key = format!("entryPoints.{from}.http.redirections.entryPoint");
+    let port = match redirection.to.strip_prefix(':') {
+        Some(port) => port.to_owned(),
+        None => match sources.install.entry_points.get(&redirection.to) {
+            Some(target) => target.address.port.to_string(),
+            None => {
+                let message = format!("entry point `{}` does not exist", redirection.to);
+                let help = did_you_mean(&redirection.to, sources.install.entry_points.keys());
+                let problem = Problem::error(format!("{key}.to"), message).at(sources.install.place(&key)).help(help);
+                return items.problems.push(problem);
+            }
+        },
+    };
+    let config = json!({ "scheme": redirection.scheme, "port": port, "permanent": redirection.permanent });
+    let name = format!("redirect-{from}-to-{}", redirection.to.trim_start_matches(':'));
+    let middleware = format!("{name}@internal");
+    let target = match middlewares::internal(sources, &middleware, "redirectScheme", &config).await {
+        Ok(configured) => {
+            let plugins = configured.plugins().to_vec();
+            items.middlewares.insert(
+                middleware,
+                Status { config: None, serves: Some(configured), stale: false, problems: Vec::new() },
+            );
+            Target::Serve(Chain::new(plugins, Arc::new(Service::Internal(Internal::Noop))))
+        }
+        Err(problem) => {
+            items.problems.push(problem.at(sources.install.place(&key)));
+            Target::Disabled
+        }
+    };
+    place(items, &name, from, "PathPrefix(`/`)", redirection.priority, Internal::Noop.name(), target);
+}

@@ -1,0 +1,144 @@
+//! What a middleware for Weir is written with: implement [`Middleware`], name the type in [`export!`], build for
+//! `wasm32-wasip2`. The crate turns the calls of the host (`wit/weir-plugin.wit`) into Rust and back; it keeps no
+//! policy of its own, and imports nothing that the middleware does not use.
+//!
+//! ```
+//! use weir_sdk::{About, Decision, Error, Middleware, Plan, Request, RequestEdit};
+//!
+//! pub struct Stamp {
+//!     text: String,
+//! }
+//!
+//! #[derive(serde::Deserialize)]
+//! pub struct Config {
+//!     text: String,
+//! }
+//!
+//! impl Middleware for Stamp {
+//!     type Config = Config;
+//!
+//!     const ABOUT: About = weir_sdk::about!("stamp")
+//!         .config_schema(r#"{"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}"#);
+//!
+//!     fn init(config: Config) -> Result<(Self, Plan), Error> {
+//!         Ok((Self { text: config.text }, Plan::new().on_request(&[])))
+//!     }
+//!
+//!     fn on_request(&self, request: &Request<'_>) -> Decision {
+//!         RequestEdit::new().set("x-stamp", format!("{} {}", self.text, request.path())).into()
+//!     }
+//! }
+//!
+//! weir_sdk::export!(Stamp);
+//! # fn main() {}
+//! ```
+
+mod about;
+#[doc(hidden)]
+pub mod component;
+mod edit;
+pub mod header;
+mod message;
+mod plan;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
+
+use serde::de::DeserializeOwned;
+
+pub use about::{About, Secret};
+pub use bindings::exports::weir::plugin::middleware::{
+    BodyMode, FixedEdit, Plan, RequestVerdict, ResponseVerdict, Transport,
+};
+pub use bindings::weir::plugin::types::{Error, ErrorKind, HeaderEdit, Reply, RequestEdit, ResponseEdit};
+pub use bindings::weir::plugin::{clock, connection, fetch, log, metrics, random, secrets, shared};
+pub use edit::Decision;
+pub use message::{Request, Response};
+
+/// One configured middleware. The host makes several instances of it and calls each for one request at a time, so that
+/// `RefCell` is enough for state; what must be seen by all instances goes into [`shared`].
+pub trait Middleware: Sized + 'static {
+    /// The YAML block of the middleware. The host has checked it with [`About::config_schema`] and filled in nothing:
+    /// defaults are serde's.
+    type Config: DeserializeOwned;
+
+    /// What the host lists, and what the middleware asks for.
+    const ABOUT: About;
+
+    /// Reads the configuration once per instance and answers what the host has to do and to call.
+    ///
+    /// # Errors
+    /// The middleware is disabled with the message: make it say what to change.
+    fn init(config: Self::Config) -> Result<(Self, Plan), Error>;
+
+    /// Called for each request if the plan asks for it with [`Plan::on_request`].
+    fn on_request(&self, _request: &Request<'_>) -> Decision {
+        Decision::pass()
+    }
+
+    /// Called for each response if the plan asks for it with [`Plan::on_response`]. `state` is what `on_request` had
+    /// remembered for this request, perhaps in another instance; empty if nothing.
+    fn on_response(&self, _state: &[u8], _response: &Response<'_>) -> ResponseVerdict {
+        ResponseVerdict::Pass
+    }
+}
+
+/// Makes the crate a component that runs the given [`Middleware`]. Once per crate, which is a `cdylib`. Built for
+/// anything but WebAssembly it exports nothing, so that the logic can be tested as usual.
+#[macro_export]
+macro_rules! export {
+    ($middleware:ty) => {
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            ::std::thread_local! {
+                static INSTANCE: $crate::component::Instance<$middleware> =
+                    const { $crate::component::Instance::new() };
+            }
+
+            struct Component;
+
+            impl $crate::component::Description for Component {
+                fn describe() -> $crate::component::About {
+                    $crate::component::describe::<$middleware>()
+                }
+            }
+
+            impl $crate::component::Calls for Component {
+                fn init(config: ::std::string::String) -> ::std::result::Result<$crate::Plan, $crate::Error> {
+                    INSTANCE.with(|instance| instance.init(&config))
+                }
+
+                fn on_request(
+                    head: $crate::component::RequestHead,
+                    message: &$crate::component::Message,
+                ) -> ($crate::component::RequestVerdict, ::std::vec::Vec<u8>) {
+                    INSTANCE.with(|instance| instance.on_request(head, message))
+                }
+
+                fn on_response(
+                    state: ::std::vec::Vec<u8>,
+                    head: $crate::component::ResponseHead,
+                    message: &$crate::component::Message,
+                ) -> $crate::ResponseVerdict {
+                    INSTANCE.with(|instance| instance.on_response(&state, head, message))
+                }
+            }
+
+    $crate::bindings::export_component!(Component with_types_in $crate::bindings);
+        };
+
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: () = $crate::component::check::<$middleware>();
+    };
+}
+
+#[doc(hidden)]
+pub mod bindings {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "middleware-plugin",
+        export_macro_name: "export_component",
+        pub_export_macro: true,
+        default_bindings_module: "weir_sdk::bindings",
+        additional_derives: [PartialEq],
+    });
+}

@@ -1,0 +1,178 @@
+//! The request and the response as a middleware reads them. Headers that the plan named are at hand; others are fetched
+//! from the host when they are asked for. Never changes anything: see `edit`.
+
+use std::borrow::Cow;
+
+use crate::bindings::weir::plugin::exchange::Message;
+use crate::bindings::weir::plugin::types::{RequestHead, ResponseHead};
+
+/// A request on its way to the service.
+pub struct Request<'a> {
+    head: RequestHead,
+    fields: Fields<'a>,
+}
+
+/// A response on its way to the client.
+pub struct Response<'a> {
+    status: u16,
+    fields: Fields<'a>,
+    handed: Vec<Option<Vec<u8>>>,
+}
+
+/// Where headers and body come from.
+pub(crate) enum Fields<'a> {
+    Host {
+        /// Names of the headers that came with the call.
+        names: &'a [String],
+        message: &'a Message,
+    },
+    /// A message of a test.
+    #[cfg(not(target_arch = "wasm32"))]
+    Given {
+        headers: Vec<(String, Vec<u8>)>,
+        body: Vec<u8>,
+    },
+}
+
+impl<'a> Request<'a> {
+    pub(crate) const fn from_host(head: RequestHead, names: &'a [String], message: &'a Message) -> Self {
+        Self::new(head, Fields::Host { names, message })
+    }
+
+    pub(crate) const fn new(head: RequestHead, fields: Fields<'a>) -> Self {
+        Self { head, fields }
+    }
+
+    /// As sent; methods are case-sensitive.
+    #[must_use]
+    pub fn method(&self) -> &str {
+        &self.head.method
+    }
+
+    /// Whether the client reached the proxy over TLS; what a proxy before this one says is in `x-forwarded-proto`.
+    #[must_use]
+    pub const fn tls(&self) -> bool {
+        self.head.tls
+    }
+
+    /// Host and, where it was sent, port: `example.com:8443`, `[::1]`.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.head.authority
+    }
+
+    /// Path and query, still percent-encoded: `/a%20b?c=d`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.head.path_with_query
+    }
+
+    /// IP address of the connection, never from a header.
+    #[must_use]
+    pub fn client_address(&self) -> &str {
+        &self.head.client_address
+    }
+
+    /// The router that was chosen: `dashboard@file`.
+    #[must_use]
+    pub fn router(&self) -> &str {
+        &self.head.router
+    }
+
+    /// The first field line of that name, which is lower case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        self.fields.first(name, &self.head.headers)
+    }
+
+    /// All field lines of that name, which is lower case.
+    #[must_use]
+    pub fn header_all(&self, name: &str) -> Vec<Vec<u8>> {
+        self.fields.all(name)
+    }
+
+    /// What the plan asked for with [`Plan::request_body`](crate::Plan::request_body).
+    #[must_use]
+    pub fn body(&self) -> Vec<u8> {
+        self.fields.body()
+    }
+}
+
+impl<'a> Response<'a> {
+    pub(crate) fn from_host(head: ResponseHead, names: &'a [String], message: &'a Message) -> Self {
+        Self {
+            status: head.status,
+            handed: head.headers,
+            fields: Fields::Host { names, message },
+        }
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) const fn new(status: u16, fields: Fields<'a>) -> Self {
+        Self {
+            status,
+            fields,
+            handed: Vec::new(),
+        }
+    }
+
+    /// The status code.
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The first field line of that name, which is lower case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        self.fields.first(name, &self.handed)
+    }
+
+    /// All field lines of that name, which is lower case.
+    #[must_use]
+    pub fn header_all(&self, name: &str) -> Vec<Vec<u8>> {
+        self.fields.all(name)
+    }
+
+    /// What the plan asked for with [`Plan::response_body`](crate::Plan::response_body).
+    #[must_use]
+    pub fn body(&self) -> Vec<u8> {
+        self.fields.body()
+    }
+}
+
+impl Fields<'_> {
+    fn first<'s>(&'s self, name: &str, handed: &'s [Option<Vec<u8>>]) -> Option<Cow<'s, [u8]>> {
+        match self {
+            Self::Host { names, message } => match names.iter().position(|handed| handed == name) {
+                Some(index) => handed.get(index)?.as_deref().map(Cow::Borrowed),
+                None => message.get(name).map(Cow::Owned),
+            },
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Given { headers, .. } => headers
+                .iter()
+                .find(|(given, _)| given == name)
+                .map(|(_, value)| Cow::Borrowed(value.as_slice())),
+        }
+    }
+
+    fn all(&self, name: &str) -> Vec<Vec<u8>> {
+        match self {
+            Self::Host { message, .. } => message.get_all(name),
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Given { headers, .. } => headers
+                .iter()
+                .filter(|(given, _)| given == name)
+                .map(|(_, value)| value.clone())
+                .collect(),
+        }
+    }
+
+    fn body(&self) -> Vec<u8> {
+        match self {
+            Self::Host { message, .. } => message.body(),
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Given { body, .. } => body.clone(),
+        }
+    }
+}
