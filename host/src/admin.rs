@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
+use http::header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 
 use crate::config::Install;
-use crate::http::{Request, Response, X_CONTENT_TYPE_OPTIONS, plain_text};
+use crate::http::{Request, Response, plain_text};
 use crate::service::Internal;
 use crate::snapshot::Snapshot;
 
@@ -51,7 +51,9 @@ impl Admin {
         }
         if !matches!(request.head.method, Method::GET | Method::HEAD) {
             let mut response = plain_text(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed\n");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         api::answer(self, path, request.head.uri.query().unwrap_or_default())
@@ -70,17 +72,33 @@ impl Admin {
         if !self.draining.load(Ordering::Relaxed) {
             return plain_text(StatusCode::OK, "OK");
         }
-        let status = self.install.ping.as_ref().map_or(503, |ping| ping.terminating_status_code);
-        plain_text(StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE), "Service Unavailable")
+        let status = self
+            .install
+            .ping
+            .as_ref()
+            .map_or(503, |ping| ping.terminating_status_code);
+        plain_text(
+            StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+            "Service Unavailable",
+        )
     }
 
     /// The request as a server would see it: something to route to before there is a server.
     fn whoami(&self, request: &Request) -> Response {
         let head = &request.head;
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        let mut text = format!("Hostname: {}\nRemoteAddr: {}\n", self.host_name, request.connection.client);
+        let mut text = format!(
+            "Hostname: {}\nRemoteAddr: {}\n",
+            self.host_name, request.connection.client
+        );
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{} {target} {:?}\nHost: {}", head.method, head.version, request.authority());
+        let _ = writeln!(
+            text,
+            "{} {target} {:?}\nHost: {}",
+            head.method,
+            head.version,
+            request.authority()
+        );
         for (name, value) in head.headers.iter().filter(|(name, _)| *name != http::header::HOST) {
             let _ = writeln!(text, "{name}: {}", String::from_utf8_lossy(value.as_bytes()));
         }
@@ -90,11 +108,16 @@ impl Admin {
     }
 
     fn base(&self) -> &str {
-        self.install.api.as_ref().map_or("", |api| api.base_path.trim_end_matches('/'))
+        self.install
+            .api
+            .as_ref()
+            .map_or("", |api| api.base_path.trim_end_matches('/'))
     }
 
     fn below_base<'a>(&self, path: &'a str) -> &'a str {
-        path.strip_prefix(self.base()).filter(|path| path.starts_with('/')).unwrap_or(path)
+        path.strip_prefix(self.base())
+            .filter(|path| path.starts_with('/'))
+            .unwrap_or(path)
     }
 }
 
@@ -102,14 +125,13 @@ fn page() -> Response {
     let mut response = Response::new(DASHBOARD.into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(DASHBOARD_POLICY));
-    headers.insert(X_CONTENT_TYPE_OPTIONS.clone(), HeaderValue::from_static("nosniff"));
     response
 }
 
 fn redirect(location: &str) -> Response {
-    let mut response = plain_text(StatusCode::FOUND, "Found\n");
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::FOUND;
     if let Ok(location) = HeaderValue::from_str(location) {
         response.headers_mut().insert(LOCATION, location);
     }

@@ -100,7 +100,10 @@ pub async fn serve(
                 });
             }
             Err(error) => {
-                tracing::warn!(entry_point = &*entry_point.name, "failed to accept a connection: {error}");
+                tracing::warn!(
+                    entry_point = &*entry_point.name,
+                    "failed to accept a connection: {error}"
+                );
                 sleep(REST_AFTER_FAILURE).await;
             }
         }
@@ -144,7 +147,9 @@ impl Connecting {
         };
         let opened = match limit {
             None => opening.await,
-            Some(limit) => timeout(limit, opening).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())),
+            Some(limit) => timeout(limit, opening)
+                .await
+                .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())),
         };
         match opened {
             Ok(Opened::Plain(stream, speaks)) => self.serve_http(stream, speaks, None).await,
@@ -170,7 +175,10 @@ impl Connecting {
         let server_name = hello.server_name();
         let snapshot = self.worker.live.load();
         let name = &self.entry_point.name;
-        let options = snapshot.tls.option_set_of(name, server_name.unwrap_or_default()).to_owned();
+        let options = snapshot
+            .tls
+            .option_set_of(name, server_name.unwrap_or_default())
+            .to_owned();
         match snapshot.tls.server_config(name, server_name) {
             Ok(config) => start.into_stream(config).await.map(|stream| Some((stream, options))),
             Err(refused) => {
@@ -184,7 +192,12 @@ impl Connecting {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { entry_point, worker, draining, client } = self;
+        let Self {
+            entry_point,
+            worker,
+            draining,
+            client,
+        } = self;
         let activity = Activity::new(entry_point.limits);
         let (session, tls_options) = tls.unzip();
         let connection = Arc::new(Connection {
@@ -194,7 +207,13 @@ impl Connecting {
             tls: session,
         });
         let stream = TokioIo::new(Timed::new(stream, Arc::clone(&activity)));
-        let served = Rc::new(Served { entry_point, worker, connection, activity, tls_options });
+        let served = Rc::new(Served {
+            entry_point,
+            worker,
+            connection,
+            activity,
+            tls_options,
+        });
         let ended = match speaks {
             Speaks::Http2 => serve_http2(stream, served, draining).await,
             Speaks::Http1 | Speaks::Tls => serve_http1(stream, served, draining).await,
@@ -270,7 +289,9 @@ fn session(stream: &TlsStream<TcpStream>) -> TlsSession {
     TlsSession {
         server_name: tls.server_name().map(str::to_ascii_lowercase),
         version: tls::version_name(tls.protocol_version()),
-        cipher: tls.negotiated_cipher_suite().map_or("", |suite| tls::cipher_name(suite.suite())),
+        cipher: tls
+            .negotiated_cipher_suite()
+            .map_or("", |suite| tls::cipher_name(suite.suite())),
         client_certificates: tls
             .peer_certificates()
             .map(|chain| chain.iter().map(|certificate| certificate.to_vec()).collect())

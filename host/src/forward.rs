@@ -70,15 +70,26 @@ impl Upstream {
             Some("http" | "ws") => (Protocol::Http, 80),
             Some("https" | "wss") => (Protocol::Https, 443),
             Some("h2c") => (Protocol::H2c, 80),
-            Some(scheme) => return Err(format!("the scheme `{scheme}` of `{url}` is not one of http, https and h2c")),
-            None => return Err(format!("`{url}` is not a URL: it must start with `http://` or `https://`")),
+            Some(scheme) => {
+                return Err(format!(
+                    "the scheme `{scheme}` of `{url}` is not one of http, https and h2c"
+                ));
+            }
+            None => {
+                return Err(format!(
+                    "`{url}` is not a URL: it must start with `http://` or `https://`"
+                ));
+            }
         };
         let authority = uri.authority().ok_or_else(|| format!("`{url}` names no host"))?;
         let host = authority.host().trim_matches(['[', ']']);
         if host.is_empty() {
             return Err(format!("`{url}` names no host"));
         }
-        let host_field = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
+        let host_field = authority
+            .as_str()
+            .rsplit_once('@')
+            .map_or(authority.as_str(), |(_, host)| host);
         Ok(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             url: url.into(),
@@ -86,7 +97,11 @@ impl Upstream {
             port: authority.port_u16().unwrap_or(default_port),
             protocol,
             authority: HeaderValue::from_str(host_field).map_err(|_| format!("`{url}` is not a URL"))?,
-            base_path: if preserve_path { uri.path().trim_end_matches('/').to_owned() } else { String::new() },
+            base_path: if preserve_path {
+                uri.path().trim_end_matches('/').to_owned()
+            } else {
+                String::new()
+            },
             transport,
         })
     }
@@ -136,7 +151,10 @@ impl Pools {
             // Streams of one HTTP/2 connection share it: it stays for the next request.
             if let Sender::Http2(sender) = &newest.sender {
                 let sender = Sender::Http2(sender.clone());
-                idle.push(Idle { since: Instant::now(), ..newest });
+                idle.push(Idle {
+                    since: Instant::now(),
+                    ..newest
+                });
                 return Some(sender);
             }
             return Some(newest.sender);
@@ -150,7 +168,11 @@ impl Pools {
         if idle.len() >= upstream.transport.idle_connections_at_most {
             return;
         }
-        idle.push(Idle { sender, since: Instant::now(), timeout: upstream.transport.idle_timeout });
+        idle.push(Idle {
+            sender,
+            since: Instant::now(),
+            timeout: upstream.transport.idle_timeout,
+        });
     }
 }
 
@@ -203,7 +225,9 @@ pub async fn send(pools: &Rc<Pools>, upstream: &Arc<Upstream>, request: Request)
     };
     // A tunnel uses its connection up, so it never takes one from the pool.
     let mut sender = dial::connect(upstream, dial::Purpose::Upgrade).await?;
-    let response = with_header_timeout(upstream, sender.send(request)).await?.map_err(|(error, _)| failure(error))?;
+    let response = with_header_timeout(upstream, sender.send(request))
+        .await?
+        .map_err(|(error, _)| failure(error))?;
     upgrade::finish(upgrade, response)
 }
 
@@ -212,7 +236,12 @@ fn prepare(
     upstream: &Upstream,
     request: Request,
 ) -> Result<(http::Request<Body>, Option<upgrade::Requested>), Failure> {
-    let Request { mut head, mut body, connection, .. } = request;
+    let Request {
+        mut head,
+        mut body,
+        connection,
+        ..
+    } = request;
     let upgrade = upgrade::requested(&mut head);
     hop::strip_request(&mut head.headers);
     hop::append_client_address(&mut head.headers, &connection.client_address);
@@ -266,7 +295,11 @@ async fn send_on(
     mut request: http::Request<Body>,
 ) -> Result<http::Response<Incoming>, (hyper::Error, Option<http::Request<Body>>)> {
     if matches!(sender, Sender::Http2(_)) {
-        let scheme = if upstream.protocol == Protocol::Https { "https" } else { "http" };
+        let scheme = if upstream.protocol == Protocol::Https {
+            "https"
+        } else {
+            "http"
+        };
         let authority = request.headers_mut().remove(HOST);
         let authority = authority.as_ref().unwrap_or(&upstream.authority);
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
@@ -279,7 +312,10 @@ async fn send_on(
 }
 
 fn repeatable(request: &http::Request<Body>) -> Option<http::Request<Body>> {
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+    let safe = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE
+    );
     if !safe || !http_body::Body::is_end_stream(request.body()) {
         return None;
     }
@@ -299,10 +335,12 @@ fn received(
     response: http::Response<Incoming>,
 ) -> Result<Response, Failure> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Failure::Unreachable("the server switched protocols though nobody asked".into()));
+        return Err(Failure::Unreachable(
+            "the server switched protocols though nobody asked".into(),
+        ));
     }
     let (mut head, body) = response.into_parts();
-    hop::strip_response(&mut head.headers);
+    hop::strip_response(&mut head);
     let body = Body::from(body);
     let body = match sender {
         Sender::Http1(_) => {
@@ -332,7 +370,10 @@ fn is_reset(error: &hyper::Error) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            return matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe);
+            return matches!(
+                error.kind(),
+                std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe
+            );
         }
         cause = error.source();
     }

@@ -7,17 +7,17 @@ pub mod server;
 pub mod watch;
 
 pub mod entrypoint;
-pub mod router;
-pub mod rule;
-pub mod middleware;
-pub mod plugin;
-pub mod service;
 pub mod forward;
 pub mod http;
+pub mod middleware;
+pub mod plugin;
+pub mod router;
+pub mod rule;
+pub mod service;
 pub mod target;
 
+pub mod admin;
 pub mod config;
 pub mod snapshot;
-pub mod tls;
-pub mod admin;
 pub mod telemetry;
+pub mod tls;

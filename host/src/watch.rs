@@ -35,7 +35,10 @@ pub struct Watch {
 
 impl Watch {
     pub fn new() -> anyhow::Result<Self> {
-        #[expect(clippy::disallowed_methods, reason = "the kernel bounds its own queue, and events are drained at once")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the kernel bounds its own queue, and events are drained at once"
+        )]
         let (sender, events) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             match event {
@@ -45,18 +48,28 @@ impl Watch {
             }
         })
         .context("starting to watch files")?;
-        Ok(Self { watcher, watched: BTreeMap::new(), events })
+        Ok(Self {
+            watcher,
+            watched: BTreeMap::new(),
+            events,
+        })
     }
 
     /// Changes what is followed. What does not exist yet is waited for.
     pub fn follow(&mut self, followed: &Followed) {
         let mut wanted = BTreeMap::new();
         for file in &followed.files {
-            wanted.entry(nearest_directory(file.parent().unwrap_or(file))).or_insert(RecursiveMode::NonRecursive);
+            wanted
+                .entry(nearest_directory(file.parent().unwrap_or(file)))
+                .or_insert(RecursiveMode::NonRecursive);
         }
         for directory in &followed.directories {
             let nearest = nearest_directory(directory);
-            let mode = if nearest == *directory { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
+            let mode = if nearest == *directory {
+                RecursiveMode::Recursive
+            } else {
+                RecursiveMode::NonRecursive
+            };
             wanted.insert(nearest, mode);
         }
         for gone in self.watched.keys().filter(|path| !wanted.contains_key(*path)) {
@@ -78,14 +91,20 @@ impl Watch {
     pub async fn changed(&mut self) {
         let mut being_written = BTreeSet::new();
         loop {
-            let Some(event) = self.events.recv().await else { return std::future::pending().await };
+            let Some(event) = self.events.recv().await else {
+                return std::future::pending().await;
+            };
             if note(&event, &mut being_written) {
                 break;
             }
         }
         let patience = Instant::now() + PATIENCE;
         loop {
-            let quiet = if being_written.is_empty() { Instant::now() + QUIET } else { patience };
+            let quiet = if being_written.is_empty() {
+                Instant::now() + QUIET
+            } else {
+                patience
+            };
             match timeout_at(quiet.min(patience), self.events.recv()).await {
                 Ok(Some(event)) => drop(note(&event, &mut being_written)),
                 Ok(None) | Err(_) => return,
@@ -112,6 +131,13 @@ fn note(event: &Event, being_written: &mut BTreeSet<PathBuf>) -> bool {
 
 /// The directory itself, or the closest one above that exists.
 fn nearest_directory(path: &Path) -> PathBuf {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    path.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new(".")).to_owned()
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    path.ancestors()
+        .find(|ancestor| ancestor.is_dir())
+        .unwrap_or(Path::new("."))
+        .to_owned()
 }

@@ -66,7 +66,12 @@ impl Files {
             Ok(None) => Default::default(),
             Err(problems) => (Arc::default(), problems),
         };
-        Self { from: From::Text, known: BTreeMap::new(), merged, clashes }
+        Self {
+            from: From::Text,
+            known: BTreeMap::new(),
+            merged,
+            clashes,
+        }
     }
 
     /// Reads all files and puts together what they say, with the problems that concern no single item. Nothing read so

@@ -76,7 +76,11 @@ pub(super) fn set(headers: &mut HeaderMap, connection: &Connection, trusted: boo
 
 fn remove_untrusted(headers: &mut HeaderMap) {
     // Most requests have none of them: one pass over the names costs less than a look-up for each.
-    let sent: Vec<HeaderName> = headers.keys().filter(|name| is_managed(name.as_str())).cloned().collect();
+    let sent: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_managed(name.as_str()))
+        .cloned()
+        .collect();
     for name in sent {
         headers.remove(name);
     }
@@ -101,12 +105,21 @@ fn set_if_missing(headers: &mut HeaderMap, name: &HeaderName, value: impl FnOnce
 
 /// The port the client named, else that of the scheme.
 fn port(headers: &HeaderMap, secure: bool) -> HeaderValue {
-    let authority = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let named = authority.rsplit_once(':').map(|(_, port)| port).filter(|port| is_port(port));
+    let authority = headers
+        .get(HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
+    let named = authority
+        .rsplit_once(':')
+        .map(|(_, port)| port)
+        .filter(|port| is_port(port));
     if let Some(port) = named.and_then(|port| HeaderValue::from_str(port).ok()) {
         return port;
     }
-    let secure = secure || headers.get(&PROTO).is_some_and(|proto| proto == "https" || proto == "wss");
+    let secure = secure
+        || headers
+            .get(&PROTO)
+            .is_some_and(|proto| proto == "https" || proto == "wss");
     HeaderValue::from_static(if secure { "443" } else { "80" })
 }
 
@@ -116,9 +129,10 @@ fn is_port(text: &str) -> bool {
 
 fn asks_for_websocket(headers: &HeaderMap) -> bool {
     let has = |name: HeaderName, token: &str| {
-        headers.get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| {
-            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
-        })
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
     };
     has(UPGRADE, "websocket") && has(CONNECTION, "upgrade")
 }
@@ -131,7 +145,12 @@ mod tests {
     use crate::http::TlsSession;
 
     fn connection(tls: bool) -> Connection {
-        let session = TlsSession { server_name: None, version: "", cipher: "", client_certificates: Vec::new() };
+        let session = TlsSession {
+            server_name: None,
+            version: "",
+            cipher: "",
+            client_certificates: Vec::new(),
+        };
         Connection {
             client: "10.0.0.9:1234".parse().expect("an address"),
             client_address: HeaderValue::from_static("10.0.0.9"),
@@ -158,7 +177,12 @@ mod tests {
             ("x-real-ip", "6.6.6.6"),
             ("forwarded", "for=6.6.6.6"),
         ]);
-        set(&mut fields, &connection(false), false, &HeaderValue::from_static("proxy"));
+        set(
+            &mut fields,
+            &connection(false),
+            false,
+            &HeaderValue::from_static("proxy"),
+        );
         let expected = headers(&[
             ("host", "a.example:8443"),
             ("forwarded", "for=6.6.6.6"),
@@ -173,8 +197,17 @@ mod tests {
 
     #[test]
     fn a_trusted_proxy_is_believed_where_it_speaks() {
-        let mut fields = headers(&[("host", "a.example"), ("x-forwarded-proto", "https"), ("x-real-ip", "1.1.1.1")]);
-        set(&mut fields, &connection(false), true, &HeaderValue::from_static("proxy"));
+        let mut fields = headers(&[
+            ("host", "a.example"),
+            ("x-forwarded-proto", "https"),
+            ("x-real-ip", "1.1.1.1"),
+        ]);
+        set(
+            &mut fields,
+            &connection(false),
+            true,
+            &HeaderValue::from_static("proxy"),
+        );
         assert_eq!(fields["x-forwarded-proto"], "https");
         assert_eq!(fields["x-real-ip"], "1.1.1.1");
         assert_eq!(fields["x-forwarded-port"], "443");
@@ -183,7 +216,11 @@ mod tests {
     #[test]
     fn websockets_have_schemes_of_their_own() {
         for (tls, proto, port) in [(false, "ws", "80"), (true, "wss", "443")] {
-            let mut fields = headers(&[("host", "a"), ("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]);
+            let mut fields = headers(&[
+                ("host", "a"),
+                ("connection", "keep-alive, Upgrade"),
+                ("upgrade", "WebSocket"),
+            ]);
             set(&mut fields, &connection(tls), false, &HeaderValue::from_static("proxy"));
             assert_eq!(fields["x-forwarded-proto"], proto);
             assert_eq!(fields["x-forwarded-port"], port);
@@ -192,7 +229,10 @@ mod tests {
 
     #[test]
     fn mapped_addresses_are_those_they_map() {
-        let trust = Trust { everybody: false, networks: vec!["10.0.0.0/8".parse().expect("a network")] };
+        let trust = Trust {
+            everybody: false,
+            networks: vec!["10.0.0.0/8".parse().expect("a network")],
+        };
         assert!(trust.includes("10.1.2.3".parse().expect("an address")));
         assert!(trust.includes("::ffff:10.1.2.3".parse().expect("an address")));
         assert!(!trust.includes("11.0.0.1".parse().expect("an address")));

@@ -1,9 +1,10 @@
 //! Fields that belong to one connection and are never forwarded (RFC 9110, section 7.6.1), and `X-Forwarded-For`.
 
 use http::header::{
-    CONNECTION, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode, response};
 
 use crate::http::X_FORWARDED_FOR;
 
@@ -17,14 +18,19 @@ pub(super) fn strip_request(headers: &mut HeaderMap) {
     let trailers = headers.get(TE).is_some_and(|te| contains_token(te, "trailers"));
     strip(headers);
     headers.remove(PROXY_AUTHORIZATION);
+    headers.remove(TRAILER);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
 }
 
-/// Removes the hop-by-hop fields of a response.
-pub(super) fn strip_response(headers: &mut HeaderMap) {
-    strip(headers);
+/// Removes the hop-by-hop fields of a response, and what says of a 304 more than a cache may hear (RFC 9110, section
+/// 15.4.5).
+pub(super) fn strip_response(head: &mut response::Parts) {
+    strip(&mut head.headers);
+    if head.status == StatusCode::NOT_MODIFIED {
+        head.headers.remove(CONTENT_TYPE);
+    }
 }
 
 fn strip(headers: &mut HeaderMap) {
@@ -42,7 +48,14 @@ fn strip(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &PROXY_AUTHENTICATE, &TE, &TRANSFER_ENCODING, &UPGRADE] {
+    for name in [
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+        &PROXY_AUTHENTICATE,
+        &TE,
+        &TRANSFER_ENCODING,
+        &UPGRADE,
+    ] {
         headers.remove(name);
     }
 }
@@ -64,7 +77,13 @@ pub(super) fn append_client_address(headers: &mut HeaderMap, client: &HeaderValu
         return;
     }
     let mut list = first.as_bytes().to_vec();
-    for more in headers.get_all(&X_FORWARDED_FOR).iter().skip(1).map(HeaderValue::as_bytes).chain([client.as_bytes()]) {
+    for more in headers
+        .get_all(&X_FORWARDED_FOR)
+        .iter()
+        .skip(1)
+        .map(HeaderValue::as_bytes)
+        .chain([client.as_bytes()])
+    {
         list.extend_from_slice(b", ");
         list.extend_from_slice(more);
     }
@@ -75,7 +94,9 @@ pub(super) fn append_client_address(headers: &mut HeaderMap, client: &HeaderValu
 
 /// Whether a comma-separated field value has a token, in any case.
 pub(super) fn contains_token(value: &HeaderValue, token: &str) -> bool {
-    value.to_str().is_ok_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
+    value
+        .to_str()
+        .is_ok_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
 }
 
 #[cfg(test)]

@@ -40,10 +40,16 @@ pub(super) fn resolve<T>(
     let name = match Reference::parse(reference) {
         Reference::File(name) => name,
         Reference::Internal(name) => {
-            return Err(item.problem(key, format!("`{name}@internal` is not a middleware that routers may name")));
+            return Err(item.problem(
+                key,
+                format!("`{name}@internal` is not a middleware that routers may name"),
+            ));
         }
         Reference::Elsewhere(provider) => {
-            return Err(item.problem(key, format!("the provider `{provider}` of `{reference}` is not supported")));
+            return Err(item.problem(
+                key,
+                format!("the provider `{provider}` of `{reference}` is not supported"),
+            ));
         }
     };
     match built.middlewares.get(name) {
@@ -58,7 +64,12 @@ pub(super) fn resolve<T>(
 }
 
 /// Configures a plugin for the proxy's own use; `None` and a problem if that fails.
-pub(super) async fn internal(sources: &Sources<'_>, name: &str, plugin: &str, config: &Value) -> Result<Middleware, Problem> {
+pub(super) async fn internal(
+    sources: &Sources<'_>,
+    name: &str,
+    plugin: &str,
+    config: &Value,
+) -> Result<Middleware, Problem> {
     let problem = |message: String| Problem::error(name, message);
     let loaded = sources.plugins.find(plugin).and_then(|entry| entry.plugin.clone());
     let loaded = loaded.ok_or_else(|| problem(format!("the plugin `{plugin}` is missing")))?;
@@ -104,7 +115,9 @@ fn loaded(sources: &Sources<'_>, item: &Item<routing::Middleware>, name: &str) -
         }
         let known: Vec<String> = sources.plugins.iter().map(|entry| entry.name.to_string()).collect();
         let help = did_you_mean(name, known.iter());
-        return Err(item.problem("", format!("there is no plugin `{name}` in `{directory}`")).help(help));
+        return Err(item
+            .problem("", format!("there is no plugin `{name}` in `{directory}`"))
+            .help(help));
     };
     let Some(plugin) = &entry.plugin else {
         let reason = entry.problem.as_deref().unwrap_or("it was never loaded");
@@ -132,14 +145,20 @@ async fn configured(
     if let Some(configured) = previous_with(sources, name, plugin, &config) {
         return Ok(configured);
     }
-    configure(sources, plugin, &config).await.map_err(|message| vec![item.problem(&plugin.name, message)])
+    configure(sources, plugin, &config)
+        .await
+        .map_err(|message| vec![item.problem(&plugin.name, message)])
 }
 
 /// The middleware of the previous snapshot, if neither its plugin nor its configuration has changed: its instances, with
 /// what they remember, serve on.
 fn previous_with(sources: &Sources<'_>, name: &str, plugin: &Arc<Plugin>, config: &Value) -> Option<Arc<Configured>> {
     let previous = sources.previous.items.middlewares.get(name)?.serves.as_ref()?;
-    previous.plugins().iter().find(|configured| configured.is(plugin, config)).cloned()
+    previous
+        .plugins()
+        .iter()
+        .find(|configured| configured.is(plugin, config))
+        .cloned()
 }
 
 async fn configure(sources: &Sources<'_>, plugin: &Arc<Plugin>, config: &Value) -> Result<Arc<Configured>, String> {
@@ -149,11 +168,16 @@ async fn configure(sources: &Sources<'_>, plugin: &Arc<Plugin>, config: &Value) 
 
 /// Puts the text of a file in the place of its name.
 fn inline(config: &mut Value, pointer: &str, files: &mut BTreeSet<PathBuf>) -> Result<(), String> {
-    let Some(value) = config.pointer_mut(pointer) else { return Ok(()) };
-    let Some(file) = value.as_str().filter(|file| !file.is_empty()) else { return Ok(()) };
+    let Some(value) = config.pointer_mut(pointer) else {
+        return Ok(());
+    };
+    let Some(file) = value.as_str().filter(|file| !file.is_empty()) else {
+        return Ok(());
+    };
     let file = Path::new(file);
     files.insert(file.to_owned());
-    let text = std::fs::read_to_string(file).map_err(|error| format!("failed to read `{}`: {error}", file.display()))?;
+    let text =
+        std::fs::read_to_string(file).map_err(|error| format!("failed to read `{}`: {error}", file.display()))?;
     *value = Value::String(text);
     Ok(())
 }
@@ -188,7 +212,9 @@ fn expand<'a>(
     plugins: &mut Vec<Arc<Configured>>,
     problems: &mut Vec<Problem>,
 ) {
-    let Ok(routing::Middleware::Chain { middlewares }) = &item.value else { return };
+    let Ok(routing::Middleware::Chain { middlewares }) = &item.value else {
+        return;
+    };
     for (position, reference) in middlewares.iter().enumerate() {
         let key = format!("chain.middlewares[{position}]");
         let named = match Reference::parse(reference) {
