@@ -53,17 +53,10 @@ fn build() -> Result<(), Box<dyn Error>> {
     let mut builtins = "&[\n".to_owned();
     for plugin in &plugins {
         // A copy, since another build may replace the file while rustc reads it.
-        let built = target_dir
-            .join(TARGET)
-            .join("guest")
-            .join(format!("weir_{}.wasm", plugin.replace('-', "_")));
+        let built = target_dir.join(TARGET).join("guest").join(format!("weir_{}.wasm", plugin.replace('-', "_")));
         let component = out_dir.join(format!("{plugin}.wasm"));
         fs::copy(&built, &component).map_err(|problem| format!("copy {}: {problem}", built.display()))?;
-        writeln!(
-            builtins,
-            "    ({:?}, include_bytes!({component:?}) as &[u8]),",
-            camel_case(plugin)
-        )?;
+        writeln!(builtins, "    ({:?}, include_bytes!({component:?}) as &[u8]),", camel_case(plugin))?;
     }
     builtins.push_str("]\n");
     fs::write(out_dir.join("builtins.rs"), builtins)?;
@@ -90,9 +83,7 @@ fn watch(path: &Path) -> Result<(), Box<dyn Error>> {
 /// Without the target's standard library rustc says "can't find crate for `core`" some hundred times.
 fn require_target() -> Result<(), Box<dyn Error>> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc)
-        .args(["--print", "target-libdir", "--target", TARGET])
-        .output()?;
+    let output = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output()?;
     if Path::new(str::from_utf8(&output.stdout)?.trim()).is_dir() {
         return Ok(());
     }
@@ -120,28 +111,19 @@ fn find_plugins(folder: &Path) -> Result<Vec<String>, Box<dyn Error>> {
 
 fn compile(workspace: &Path, target_dir: &Path, plugins: &[String]) -> Result<(), Box<dyn Error>> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .args(["build", "--profile", "guest", "--target", TARGET])
-        .current_dir(workspace);
+    cargo.args(["build", "--profile", "guest", "--target", TARGET]).current_dir(workspace);
     cargo.arg("--target-dir").arg(target_dir);
     for plugin in plugins {
         cargo.arg("--package").arg(format!("weir-{plugin}"));
     }
     for (name, _) in env::vars_os() {
-        if name
-            .to_str()
-            .is_some_and(|name| NOT_FOR_PLUGINS.iter().any(|prefix| name.starts_with(prefix)))
-        {
+        if name.to_str().is_some_and(|name| NOT_FOR_PLUGINS.iter().any(|prefix| name.starts_with(prefix))) {
             cargo.env_remove(name);
         }
     }
     cargo.env("CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS", RUSTFLAGS);
 
-    if cargo.status()?.success() {
-        Ok(())
-    } else {
-        Err("see what cargo wrote above".into())
-    }
+    if cargo.status()?.success() { Ok(()) } else { Err("see what cargo wrote above".into()) }
 }
 
 /// The directory that `cargo clean` would delete. `OUT_DIR` is inside, at a depth that depends on `--target`; cargo

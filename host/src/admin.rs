@@ -51,9 +51,7 @@ impl Admin {
         }
         if !matches!(request.head.method, Method::GET | Method::HEAD) {
             let mut response = plain_text(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed\n");
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         api::answer(self, path, request.head.uri.query().unwrap_or_default())
@@ -72,33 +70,17 @@ impl Admin {
         if !self.draining.load(Ordering::Relaxed) {
             return plain_text(StatusCode::OK, "OK");
         }
-        let status = self
-            .install
-            .ping
-            .as_ref()
-            .map_or(503, |ping| ping.terminating_status_code);
-        plain_text(
-            StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
-            "Service Unavailable",
-        )
+        let status = self.install.ping.as_ref().map_or(503, |ping| ping.terminating_status_code);
+        plain_text(StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE), "Service Unavailable")
     }
 
     /// The request as a server would see it: something to route to before there is a server.
     fn whoami(&self, request: &Request) -> Response {
         let head = &request.head;
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        let mut text = format!(
-            "Hostname: {}\nRemoteAddr: {}\n",
-            self.host_name, request.connection.client
-        );
+        let mut text = format!("Hostname: {}\nRemoteAddr: {}\n", self.host_name, request.connection.client);
         // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "{} {target} {:?}\nHost: {}",
-            head.method,
-            head.version,
-            request.authority()
-        );
+        let _ = writeln!(text, "{} {target} {:?}\nHost: {}", head.method, head.version, request.authority());
         for (name, value) in head.headers.iter().filter(|(name, _)| *name != http::header::HOST) {
             let _ = writeln!(text, "{name}: {}", String::from_utf8_lossy(value.as_bytes()));
         }
@@ -108,16 +90,11 @@ impl Admin {
     }
 
     fn base(&self) -> &str {
-        self.install
-            .api
-            .as_ref()
-            .map_or("", |api| api.base_path.trim_end_matches('/'))
+        self.install.api.as_ref().map_or("", |api| api.base_path.trim_end_matches('/'))
     }
 
     fn below_base<'a>(&self, path: &'a str) -> &'a str {
-        path.strip_prefix(self.base())
-            .filter(|path| path.starts_with('/'))
-            .unwrap_or(path)
+        path.strip_prefix(self.base()).filter(|path| path.starts_with('/')).unwrap_or(path)
     }
 }
 

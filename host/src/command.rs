@@ -31,28 +31,18 @@ pub struct Found {
 ///
 /// Everything that is wrong with the file; a file that was named and does not exist is wrong too.
 pub fn find(arguments: &Arguments) -> Result<Found, Vec<Problem>> {
-    let file = arguments
-        .config_file
-        .clone()
-        .or_else(|| places().into_iter().find(|place| place.is_file()));
+    let file = arguments.config_file.clone().or_else(|| places().into_iter().find(|place| place.is_file()));
     let Some(file) = file else {
         return quick_start(arguments);
     };
     let (install, mut warnings) = config::install(&file)?;
     warnings.extend(arguments.ignored.iter().map(|ignored| {
-        let message = format!(
-            "{ignored} is ignored, since the configuration comes from `{}`",
-            file.display()
-        );
+        let message = format!("{ignored} is ignored, since the configuration comes from `{}`", file.display());
         Problem::warning("", message)
     }));
     let beside = file.parent().unwrap_or(Path::new(""));
     let settings = settings(install, None, beside.join("plugins"));
-    Ok(Found {
-        settings,
-        file: Some(file),
-        warnings,
-    })
+    Ok(Found { settings, file: Some(file), warnings })
 }
 
 fn quick_start(arguments: &Arguments) -> Result<Found, Vec<Problem>> {
@@ -64,39 +54,23 @@ fn quick_start(arguments: &Arguments) -> Result<Found, Vec<Problem>> {
     let (install, warnings) = config::install_text(Path::new("config/quickstart/install.yaml"), QUICK_START_INSTALL)?;
     let files = Files::of_text(Path::new("config/quickstart/routing.yaml"), QUICK_START_ROUTING);
     let settings = settings(install, Some(files), PathBuf::from("plugins"));
-    Ok(Found {
-        settings,
-        file: None,
-        warnings,
-    })
+    Ok(Found { settings, file: None, warnings })
 }
 
 fn settings(install: Install, files: Option<Files>, plugin_directory: PathBuf) -> Settings {
-    Settings {
-        install,
-        files,
-        plugin_directory,
-        plugin_cache: cache_directory(),
-    }
+    Settings { install, files, plugin_directory, plugin_cache: cache_directory() }
 }
 
 /// Traefik's search order, then Weir's own directory.
 fn places() -> Vec<PathBuf> {
     let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
     let user = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
-    let directories = [
-        Some(PathBuf::from("/etc/traefik")),
-        user,
-        home,
-        Some(PathBuf::from(".")),
-    ];
+    let directories = [Some(PathBuf::from("/etc/traefik")), user, home, Some(PathBuf::from("."))];
     let of_traefik = directories
         .into_iter()
         .flatten()
         .flat_map(|directory| ["traefik.yaml", "traefik.yml"].map(|name| directory.join(name)));
-    of_traefik
-        .chain(["weir.yaml", "weir.yml"].map(|name| Path::new("/etc/weir").join(name)))
-        .collect()
+    of_traefik.chain(["weir.yaml", "weir.yml"].map(|name| Path::new("/etc/weir").join(name))).collect()
 }
 
 /// Where the platform keeps what can be made again.

@@ -32,10 +32,7 @@ pub use tree::Node;
 pub fn install(file: &Path) -> Result<(Install, Vec<Problem>), Vec<Problem>> {
     let name: Arc<Path> = Arc::from(file);
     let bytes = fs::read(file).map_err(|error| {
-        vec![Problem::error(
-            "",
-            format!("`{}` cannot be read: {}", file.display(), files::reason(&error)),
-        )]
+        vec![Problem::error("", format!("`{}` cannot be read: {}", file.display(), files::reason(&error)))]
     })?;
     let text = tree::text(&name, &bytes).map_err(|problem| vec![problem])?;
     install::read(tree::parse(&name, text)?)
@@ -105,39 +102,24 @@ pub struct Problem {
 impl Problem {
     /// An error without place and help.
     pub fn error(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Error,
-            place: None,
-            key: key.into(),
-            message: message.into(),
-            help: None,
-        }
+        Self { severity: Severity::Error, place: None, key: key.into(), message: message.into(), help: None }
     }
 
     /// A warning without place and help.
     pub fn warning(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::error(key, message)
-        }
+        Self { severity: Severity::Warning, ..Self::error(key, message) }
     }
 
     /// The same problem at a place.
     #[must_use]
     pub fn at(self, place: impl Into<Option<Place>>) -> Self {
-        Self {
-            place: place.into(),
-            ..self
-        }
+        Self { place: place.into(), ..self }
     }
 
     /// The same problem with what to do about it.
     #[must_use]
     pub fn help(self, help: impl Into<Option<String>>) -> Self {
-        Self {
-            help: help.into(),
-            ..self
-        }
+        Self { help: help.into(), ..self }
     }
 
     pub fn is_error(&self) -> bool {
@@ -182,12 +164,7 @@ struct Source {
 impl<T> Item<T> {
     /// An item that no file defines. `key` is its whole path, such as `http.routers.web`.
     pub fn new(key: impl Into<String>, value: T) -> Self {
-        Self {
-            value: Ok(value),
-            warnings: Vec::new(),
-            key: key.into(),
-            source: None,
-        }
+        Self { value: Ok(value), warnings: Vec::new(), key: key.into(), source: None }
     }
 
     fn read(key: String, place: Place, node: Node, value: Option<T>, problems: Vec<Problem>) -> Self {
@@ -196,12 +173,7 @@ impl<T> Item<T> {
             Some(value) if errors.is_empty() => Ok(value),
             _ => Err(errors),
         };
-        Self {
-            value,
-            warnings,
-            key,
-            source: Some(Source { place, node }),
-        }
+        Self { value, warnings, key, source: Some(Source { place, node }) }
     }
 
     /// The path of keys, such as `http.routers.web`.
@@ -218,11 +190,7 @@ impl<T> Item<T> {
 
     /// An error about a key below the item, with its place.
     pub fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
-        let key = if path.is_empty() {
-            self.key.clone()
-        } else {
-            format!("{}.{path}", self.key)
-        };
+        let key = if path.is_empty() { self.key.clone() } else { format!("{}.{path}", self.key) };
         Problem::error(key, message).at(self.place(path))
     }
 
@@ -257,11 +225,7 @@ fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&
             false => None,
         }
     };
-    known
-        .into_iter()
-        .filter_map(rank)
-        .min_by_key(|(differences, _)| *differences)
-        .map(|(_, candidate)| candidate)
+    known.into_iter().filter_map(rank).min_by_key(|(differences, _)| *differences).map(|(_, candidate)| candidate)
 }
 
 fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
@@ -289,10 +253,7 @@ mod tests {
 
     /// All problems of a file as `weir check` prints them.
     fn problems(file: &Path) -> String {
-        let name = file
-            .file_name()
-            .and_then(|name| name.to_str())
-            .expect("the golden file has a name");
+        let name = file.file_name().and_then(|name| name.to_str()).expect("the golden file has a name");
         let mut problems = if name.starts_with("install-") {
             install(file).map_or_else(|errors| errors, |(_, warnings)| warnings)
         } else {
@@ -303,10 +264,7 @@ mod tests {
         };
         problems.sort_by(|one, two| one.place.cmp(&two.place));
         let directory = format!("{}/", golden().display());
-        problems
-            .iter()
-            .map(|problem| format!("{problem}\n").replace(&directory, ""))
-            .collect()
+        problems.iter().map(|problem| format!("{problem}\n").replace(&directory, "")).collect()
     }
 
     /// Every message has a file. `UPDATE=1` writes what is said now.
@@ -327,37 +285,20 @@ mod tests {
                 differing.push(format!("{}:\n{said}", file.display()));
             }
         }
-        assert!(
-            differing.is_empty(),
-            "run with UPDATE=1 and look at the difference:\n{}",
-            differing.join("\n")
-        );
+        assert!(differing.is_empty(), "run with UPDATE=1 and look at the difference:\n{}", differing.join("\n"));
     }
 
     #[test]
     fn the_article_loads() {
         let (install, _) = install(&golden().join("install-seed.yaml")).expect("the seed loads");
         assert_eq!(install.entry_points["websecure"].address.to_string(), ":443");
-        assert_eq!(
-            install.log.file_path.as_deref(),
-            Some(Path::new(r"C:\tool\traefik\log\traefik.log"))
-        );
-        assert!(
-            install
-                .api
-                .as_ref()
-                .is_some_and(|api| api.dashboard && api.debug && !api.insecure)
-        );
+        assert_eq!(install.log.file_path.as_deref(), Some(Path::new(r"C:\tool\traefik\log\traefik.log")));
+        assert!(install.api.as_ref().is_some_and(|api| api.dashboard && api.debug && !api.insecure));
         let file = install.providers.file.as_ref().expect("the seed has a file provider");
-        assert_eq!(
-            file.directory.as_deref(),
-            Some(Path::new(r"C:\tool\traefik\config_dynamic"))
-        );
+        assert_eq!(file.directory.as_deref(), Some(Path::new(r"C:\tool\traefik\config_dynamic")));
         assert_eq!(install.providers.providers_throttle_duration, Duration::from_secs(2));
         assert!(install.certificates_resolvers["myDnsChallengeResolver"].acme.is_some());
-        let place = install
-            .place("entryPoints.web.address")
-            .map(|place| (place.line, place.column));
+        let place = install.place("entryPoints.web.address").map(|place| (place.line, place.column));
         assert_eq!(place, Some((17, 14)));
 
         let (routing, problems) = routing(&golden().join("routing-seed-qliksense.yaml")).expect("the seed loads");
@@ -367,16 +308,9 @@ mod tests {
         assert_eq!(router.rule, "Host(`qliksense.ptarmiganlabs.net`)");
         assert_eq!(router.entry_points, ["websecure"]);
         assert_eq!(router.middlewares, ["sslHeader"]);
-        assert_eq!(
-            router.tls.as_ref().and_then(|tls| tls.cert_resolver.as_deref()),
-            Some("myDnsChallengeResolver")
-        );
+        assert_eq!(router.tls.as_ref().and_then(|tls| tls.cert_resolver.as_deref()), Some("myDnsChallengeResolver"));
         let problem = item.problem("middlewares[0]", "wrong");
-        assert!(
-            problem
-                .to_string()
-                .ends_with(".yaml:15:11: http.routers.qliksenseProd-https.middlewares[0]: wrong")
-        );
+        assert!(problem.to_string().ends_with(".yaml:15:11: http.routers.qliksenseProd-https.middlewares[0]: wrong"));
         let Ok(Service::LoadBalancer(service)) = &routing.services["qliksenseProdService"].value else {
             panic!("the service is fine");
         };
@@ -385,10 +319,7 @@ mod tests {
         let Ok(Middleware::Plugin { name, config }) = &routing.middlewares["sslHeader"].value else {
             panic!("the middleware is fine");
         };
-        assert_eq!(
-            (name.as_str(), config.key()),
-            ("headers", "http.middlewares.sslHeader.headers")
-        );
+        assert_eq!((name.as_str(), config.key()), ("headers", "http.middlewares.sslHeader.headers"));
     }
 
     #[test]
@@ -396,25 +327,12 @@ mod tests {
         let (routing, _) = routing(&golden().join("routing-forms.yaml")).expect("the file loads");
         let plain = routing.routers["plain"].value.as_ref().expect("the router is fine");
         for name in ["folded", "merged"] {
-            assert_eq!(
-                routing.routers[name].value.as_ref().expect("the router is fine"),
-                plain,
-                "{name}"
-            );
+            assert_eq!(routing.routers[name].value.as_ref().expect("the router is fine"), plain, "{name}");
         }
         assert_eq!(routing.routers["plain"], routing.routers["folded"]);
-        assert_eq!(
-            routing.routers["on"].value.as_ref().map(|router| router.tls.is_some()),
-            Ok(true)
-        );
-        assert_eq!(
-            routing.routers["off"].value.as_ref().map(|router| router.tls.is_some()),
-            Ok(false)
-        );
-        let transport = routing.servers_transports["slow"]
-            .value
-            .as_ref()
-            .expect("the transport is fine");
+        assert_eq!(routing.routers["on"].value.as_ref().map(|router| router.tls.is_some()), Ok(true));
+        assert_eq!(routing.routers["off"].value.as_ref().map(|router| router.tls.is_some()), Ok(false));
+        let transport = routing.servers_transports["slow"].value.as_ref().expect("the transport is fine");
         let timeouts = &transport.forwarding_timeouts;
         assert_eq!(timeouts.dial_timeout, Duration::from_secs(5));
         assert_eq!(timeouts.response_header_timeout, Duration::from_millis(90_500));

@@ -7,11 +7,12 @@ mod exchange;
 mod forwarded;
 mod io;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -60,13 +61,37 @@ pub struct EntryPoint {
 
 /// What one worker brings to the connections that it serves.
 pub struct Worker {
-    pub live: Arc<ArcSwap<Snapshot>>,
+    pub live: Live,
     pub resources: Resources,
     pub access_log: Option<Arc<AccessLog>>,
     /// This host's name, for `X-Forwarded-Server`.
     pub host_name: HeaderValue,
     /// Failures are logged once a second at most.
     pub last_failure: Cell<Option<Instant>>,
+}
+
+/// A worker's view of the live snapshot: its requests count their references to it without touching what the other
+/// workers count.
+pub struct Live {
+    shared: Arc<ArcSwap<Snapshot>>,
+    seen: RefCell<Rc<Arc<Snapshot>>>,
+}
+
+impl Live {
+    pub fn new(shared: Arc<ArcSwap<Snapshot>>) -> Self {
+        let seen = RefCell::new(Rc::new(shared.load_full()));
+        Self { shared, seen }
+    }
+
+    /// The live snapshot. To ask now and then lets go of the one before, even when no request comes.
+    pub fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+        let live = self.shared.load();
+        let mut seen = self.seen.borrow_mut();
+        if !Arc::ptr_eq(&live, &seen) {
+            *seen = Rc::new(Arc::clone(&live));
+        }
+        Rc::clone(&seen)
+    }
 }
 
 /// When to stop: set to true, connections finish the requests they have and end.
@@ -100,10 +125,7 @@ pub async fn serve(
                 });
             }
             Err(error) => {
-                tracing::warn!(
-                    entry_point = &*entry_point.name,
-                    "failed to accept a connection: {error}"
-                );
+                tracing::warn!(entry_point = &*entry_point.name, "failed to accept a connection: {error}");
                 sleep(REST_AFTER_FAILURE).await;
             }
         }
@@ -147,9 +169,7 @@ impl Connecting {
         };
         let opened = match limit {
             None => opening.await,
-            Some(limit) => timeout(limit, opening)
-                .await
-                .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())),
+            Some(limit) => timeout(limit, opening).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())),
         };
         match opened {
             Ok(Opened::Plain(stream, speaks)) => self.serve_http(stream, speaks, None).await,
@@ -173,12 +193,9 @@ impl Connecting {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let hello = start.client_hello();
         let server_name = hello.server_name();
-        let snapshot = self.worker.live.load();
+        let snapshot = self.worker.live.snapshot();
         let name = &self.entry_point.name;
-        let options = snapshot
-            .tls
-            .option_set_of(name, server_name.unwrap_or_default())
-            .to_owned();
+        let options = snapshot.tls.option_set_of(name, server_name.unwrap_or_default()).to_owned();
         match snapshot.tls.server_config(name, server_name) {
             Ok(config) => start.into_stream(config).await.map(|stream| Some((stream, options))),
             Err(refused) => {
@@ -192,12 +209,7 @@ impl Connecting {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self {
-            entry_point,
-            worker,
-            draining,
-            client,
-        } = self;
+        let Self { entry_point, worker, draining, client } = self;
         let activity = Activity::new(entry_point.limits);
         let (session, tls_options) = tls.unzip();
         let connection = Arc::new(Connection {
@@ -207,13 +219,7 @@ impl Connecting {
             tls: session,
         });
         let stream = TokioIo::new(Timed::new(stream, Arc::clone(&activity)));
-        let served = Rc::new(Served {
-            entry_point,
-            worker,
-            connection,
-            activity,
-            tls_options,
-        });
+        let served = Rc::new(Served { entry_point, worker, connection, activity, tls_options });
         let ended = match speaks {
             Speaks::Http2 => serve_http2(stream, served, draining).await,
             Speaks::Http1 | Speaks::Tls => serve_http1(stream, served, draining).await,
@@ -238,9 +244,8 @@ where
     builder.max_buf_size(served.entry_point.header_bytes_at_most.max(8 << 10));
     let requests = service_fn(|request| exchange::answer(Rc::clone(&served), request));
     let mut connection = pin!(builder.serve_connection(stream, requests).with_upgrades());
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        _ = draining.wait_for(|draining| *draining) => {}
+    if let Some(ended) = until_draining(connection.as_mut(), &mut draining).await {
+        return ended;
     }
     connection.as_mut().graceful_shutdown();
     connection.await
@@ -256,12 +261,32 @@ where
     builder.max_header_list_size(u32::try_from(served.entry_point.header_bytes_at_most).unwrap_or(u32::MAX));
     let requests = service_fn(move |request| exchange::answer(Rc::clone(&served), request));
     let mut connection = pin!(builder.serve_connection(stream, requests));
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        _ = draining.wait_for(|draining| *draining) => {}
+    if let Some(ended) = until_draining(connection.as_mut(), &mut draining).await {
+        return ended;
     }
     connection.as_mut().graceful_shutdown();
     connection.await
+}
+
+/// Drives a connection until it ends; `None` when the proxy drains first.
+///
+/// Unlike `select!` it asks whether to drain once, for the waker, and then again only when that has changed: a connection
+/// is polled several times for each request.
+async fn until_draining<C: Future>(mut connection: Pin<&mut C>, draining: &mut Draining) -> Option<C::Output> {
+    let changes = draining.clone();
+    let mut drains = pin!(draining.wait_for(|draining| *draining));
+    let mut waits = false;
+    std::future::poll_fn(move |context| {
+        if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+            return Poll::Ready(Some(ended));
+        }
+        if waits && !changes.has_changed().unwrap_or(true) {
+            return Poll::Pending;
+        }
+        waits = true;
+        drains.as_mut().poll(context).map(|_| None)
+    })
+    .await
 }
 
 /// What a connection speaks, by its first bytes, which stay unread: every entry point takes TLS and clear text.
@@ -289,9 +314,7 @@ fn session(stream: &TlsStream<TcpStream>) -> TlsSession {
     TlsSession {
         server_name: tls.server_name().map(str::to_ascii_lowercase),
         version: tls::version_name(tls.protocol_version()),
-        cipher: tls
-            .negotiated_cipher_suite()
-            .map_or("", |suite| tls::cipher_name(suite.suite())),
+        cipher: tls.negotiated_cipher_suite().map_or("", |suite| tls::cipher_name(suite.suite())),
         client_certificates: tls
             .peer_certificates()
             .map(|chain| chain.iter().map(|certificate| certificate.to_vec()).collect())

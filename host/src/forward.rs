@@ -71,14 +71,10 @@ impl Upstream {
             Some("https" | "wss") => (Protocol::Https, 443),
             Some("h2c") => (Protocol::H2c, 80),
             Some(scheme) => {
-                return Err(format!(
-                    "the scheme `{scheme}` of `{url}` is not one of http, https and h2c"
-                ));
+                return Err(format!("the scheme `{scheme}` of `{url}` is not one of http, https and h2c"));
             }
             None => {
-                return Err(format!(
-                    "`{url}` is not a URL: it must start with `http://` or `https://`"
-                ));
+                return Err(format!("`{url}` is not a URL: it must start with `http://` or `https://`"));
             }
         };
         let authority = uri.authority().ok_or_else(|| format!("`{url}` names no host"))?;
@@ -86,10 +82,7 @@ impl Upstream {
         if host.is_empty() {
             return Err(format!("`{url}` names no host"));
         }
-        let host_field = authority
-            .as_str()
-            .rsplit_once('@')
-            .map_or(authority.as_str(), |(_, host)| host);
+        let host_field = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
         Ok(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             url: url.into(),
@@ -97,11 +90,7 @@ impl Upstream {
             port: authority.port_u16().unwrap_or(default_port),
             protocol,
             authority: HeaderValue::from_str(host_field).map_err(|_| format!("`{url}` is not a URL"))?,
-            base_path: if preserve_path {
-                uri.path().trim_end_matches('/').to_owned()
-            } else {
-                String::new()
-            },
+            base_path: if preserve_path { uri.path().trim_end_matches('/').to_owned() } else { String::new() },
             transport,
         })
     }
@@ -123,6 +112,14 @@ pub struct Pools {
 struct Idle {
     sender: Sender,
     since: Instant,
+    timeout: Option<Duration>,
+}
+
+/// Where in a pool a connection goes back to: what would otherwise keep the upstream itself.
+#[derive(Clone, Copy)]
+struct Place {
+    upstream: u64,
+    connections_at_most: usize,
     timeout: Option<Duration>,
 }
 
@@ -151,10 +148,7 @@ impl Pools {
             // Streams of one HTTP/2 connection share it: it stays for the next request.
             if let Sender::Http2(sender) = &newest.sender {
                 let sender = Sender::Http2(sender.clone());
-                idle.push(Idle {
-                    since: Instant::now(),
-                    ..newest
-                });
+                idle.push(Idle { since: Instant::now(), ..newest });
                 return Some(sender);
             }
             return Some(newest.sender);
@@ -162,17 +156,12 @@ impl Pools {
         None
     }
 
-    fn put(&self, upstream: &Upstream, sender: Sender) {
+    fn put(&self, place: Place, sender: Sender) {
         let mut pools = self.idle.borrow_mut();
-        let idle = pools.entry(upstream.id).or_default();
-        if idle.len() >= upstream.transport.idle_connections_at_most {
-            return;
+        let idle = pools.entry(place.upstream).or_default();
+        if idle.len() < place.connections_at_most {
+            idle.push(Idle { sender, since: Instant::now(), timeout: place.timeout });
         }
-        idle.push(Idle {
-            sender,
-            since: Instant::now(),
-            timeout: upstream.transport.idle_timeout,
-        });
     }
 }
 
@@ -218,16 +207,14 @@ impl Sender {
 }
 
 /// Forwards the request and answers with the head of the response, its body streaming.
-pub async fn send(pools: &Rc<Pools>, upstream: &Arc<Upstream>, request: Request) -> Result<Response, Failure> {
+pub async fn send(pools: &Rc<Pools>, upstream: &Upstream, request: Request) -> Result<Response, Failure> {
     let (request, upgrade) = prepare(upstream, request)?;
     let Some(upgrade) = upgrade else {
         return exchange(pools, upstream, request).await;
     };
     // A tunnel uses its connection up, so it never takes one from the pool.
     let mut sender = dial::connect(upstream, dial::Purpose::Upgrade).await?;
-    let response = with_header_timeout(upstream, sender.send(request))
-        .await?
-        .map_err(|(error, _)| failure(error))?;
+    let response = with_header_timeout(upstream, sender.send(request)).await?.map_err(|(error, _)| failure(error))?;
     upgrade::finish(upgrade, response)
 }
 
@@ -236,12 +223,7 @@ fn prepare(
     upstream: &Upstream,
     request: Request,
 ) -> Result<(http::Request<Body>, Option<upgrade::Requested>), Failure> {
-    let Request {
-        mut head,
-        mut body,
-        connection,
-        ..
-    } = request;
+    let Request { mut head, mut body, connection, .. } = request;
     let upgrade = upgrade::requested(&mut head);
     hop::strip_request(&mut head.headers);
     hop::append_client_address(&mut head.headers, &connection.client_address);
@@ -262,7 +244,7 @@ fn prepare(
 
 async fn exchange(
     pools: &Rc<Pools>,
-    upstream: &Arc<Upstream>,
+    upstream: &Upstream,
     mut request: http::Request<Body>,
 ) -> Result<Response, Failure> {
     // A server may close an idle connection while the request is on its way. Without a byte of an answer such a
@@ -281,7 +263,7 @@ async fn exchange(
             },
         }
     }
-    let mut sender = dial::connect(upstream, dial::Purpose::Exchange).await?;
+    let mut sender = Box::pin(dial::connect(upstream, dial::Purpose::Exchange)).await?;
     match with_header_timeout(upstream, send_on(&mut sender, upstream, request)).await? {
         Ok(response) => received(pools, upstream, sender, response),
         Err((error, _)) => Err(failure(error)),
@@ -295,11 +277,7 @@ async fn send_on(
     mut request: http::Request<Body>,
 ) -> Result<http::Response<Incoming>, (hyper::Error, Option<http::Request<Body>>)> {
     if matches!(sender, Sender::Http2(_)) {
-        let scheme = if upstream.protocol == Protocol::Https {
-            "https"
-        } else {
-            "http"
-        };
+        let scheme = if upstream.protocol == Protocol::Https { "https" } else { "http" };
         let authority = request.headers_mut().remove(HOST);
         let authority = authority.as_ref().unwrap_or(&upstream.authority);
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
@@ -312,10 +290,7 @@ async fn send_on(
 }
 
 fn repeatable(request: &http::Request<Body>) -> Option<http::Request<Body>> {
-    let safe = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE
-    );
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
     if !safe || !http_body::Body::is_end_stream(request.body()) {
         return None;
     }
@@ -330,26 +305,30 @@ fn repeatable(request: &http::Request<Body>) -> Option<http::Request<Body>> {
 /// The response for the client, whose body puts the connection back when it has been read.
 fn received(
     pools: &Rc<Pools>,
-    upstream: &Arc<Upstream>,
+    upstream: &Upstream,
     sender: Sender,
     response: http::Response<Incoming>,
 ) -> Result<Response, Failure> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Failure::Unreachable(
-            "the server switched protocols though nobody asked".into(),
-        ));
+        return Err(Failure::Unreachable("the server switched protocols though nobody asked".into()));
     }
     let (mut head, body) = response.into_parts();
     hop::strip_response(&mut head);
+    let transport = &upstream.transport;
+    let place = Place {
+        upstream: upstream.id,
+        connections_at_most: transport.idle_connections_at_most,
+        timeout: transport.idle_timeout,
+    };
     let body = Body::from(body);
     let body = match sender {
         Sender::Http1(_) => {
-            let (pools, upstream) = (Rc::clone(pools), Arc::clone(upstream));
-            body.on_end(move || pools.put(&upstream, sender))
+            let pools = Rc::clone(pools);
+            body.on_end(move || pools.put(place, sender))
         }
         Sender::Http2(_) => {
             if pools.idle.borrow().get(&upstream.id).is_none_or(Vec::is_empty) {
-                pools.put(upstream, sender);
+                pools.put(place, sender);
             }
             body
         }
@@ -370,10 +349,7 @@ fn is_reset(error: &hyper::Error) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            return matches!(
-                error.kind(),
-                std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe
-            );
+            return matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe);
         }
         cause = error.source();
     }

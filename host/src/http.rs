@@ -58,11 +58,7 @@ pub struct TlsSession {
 impl Request {
     /// The `Host` field as text; empty when it is missing or not ASCII.
     pub fn authority(&self) -> &str {
-        self.head
-            .headers
-            .get(header::HOST)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
+        self.head.headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 }
 
@@ -97,11 +93,7 @@ pub trait Observer {
 
 impl Body {
     pub const fn empty() -> Self {
-        Self {
-            content: Content::Empty,
-            on_end: None,
-            observer: None,
-        }
+        Self { content: Content::Empty, on_end: None, observer: None }
     }
 
     /// Calls `action` when the body has been read to its end without an error.
@@ -134,15 +126,8 @@ impl Default for Body {
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        let content = if bytes.is_empty() {
-            Content::Empty
-        } else {
-            Content::Full(bytes)
-        };
-        Self {
-            content,
-            ..Self::empty()
-        }
+        let content = if bytes.is_empty() { Content::Empty } else { Content::Full(bytes) };
+        Self { content, ..Self::empty() }
     }
 }
 
@@ -154,10 +139,7 @@ impl From<&'static str> for Body {
 
 impl From<Incoming> for Body {
     fn from(incoming: Incoming) -> Self {
-        Self {
-            content: Content::Stream(incoming),
-            ..Self::empty()
-        }
+        Self { content: Content::Stream(incoming), ..Self::empty() }
     }
 }
 
@@ -273,10 +255,9 @@ impl Failure {
         match self {
             Self::NoRouter => plain_text(self.status(), "404 page not found\n"),
             Self::NoServer => plain_text(self.status(), "no available server\n"),
-            Self::RouterDisabled => plain_text(
-                self.status(),
-                "this router is disabled by an error in its configuration\n",
-            ),
+            Self::RouterDisabled => {
+                plain_text(self.status(), "this router is disabled by an error in its configuration\n")
+            }
             Self::BadRequest(reason) => bad_request(reason),
             _ => status_text(self.status()),
         }
@@ -320,13 +301,8 @@ impl fmt::Display for Causes<'_> {
 pub fn plain_text(status: StatusCode, text: &'static str) -> Response {
     let mut response = Response::new(text.into());
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    response
-        .headers_mut()
-        .insert(X_CONTENT_TYPE_OPTIONS.clone(), HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS.clone(), HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -334,10 +310,7 @@ pub fn plain_text(status: StatusCode, text: &'static str) -> Response {
 fn bad_request(reason: &str) -> Response {
     let mut response = Response::new(Bytes::from(format!("400 Bad Request: {reason}")).into());
     *response.status_mut() = StatusCode::BAD_REQUEST;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 

@@ -17,11 +17,7 @@ fn main() -> ExitCode {
         Err(Unusable::Help(text)) => return print(&text, true),
         Err(Unusable::Wrong(text)) => return print(&text, false),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .worker_threads(2)
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build() {
         Ok(runtime) => runtime,
         Err(error) => return print(&format!("error: failed to start: {error}\n"), false),
     };
@@ -41,11 +37,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let Found {
-        settings,
-        file,
-        warnings,
-    } = match command::find(arguments) {
+    let Found { settings, file, warnings } = match command::find(arguments) {
         Ok(found) => found,
         Err(problems) => {
             let text: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
@@ -57,14 +49,7 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Some(file) => tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %file.display(), "weir starts"),
         None => tracing::info!(version = env!("CARGO_PKG_VERSION"), "weir starts with its quick start"),
     }
-    for Problem {
-        place,
-        key,
-        message,
-        help,
-        ..
-    } in warnings
-    {
+    for Problem { place, key, message, help, .. } in warnings {
         let place = place.map(|place| format!("{place}: ")).unwrap_or_default();
         let key = if key.is_empty() { key } else { format!("{key}: ") };
         tracing::warn!(help, "{place}{key}{message}");
@@ -142,11 +127,7 @@ Files to begin with:                            config/quickstart/
     )
 }
 
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this is where the program speaks to a terminal"
-)]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to a terminal")]
 fn print(text: &str, good: bool) -> ExitCode {
     if good {
         print!("{text}");

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::forward::{Pools, Upstream};
+use crate::forward::Pools;
 use crate::http::{Failure, Request, Response};
 use crate::plugin::{Configured, Exchange, Instances, RequestVerdict};
 use crate::service::{Answer, InternalHandler, Service};
@@ -28,7 +28,8 @@ pub struct Chain {
 /// What a request got.
 pub struct Outcome {
     pub response: Response,
-    pub upstream: Option<Arc<Upstream>>,
+    /// The URL of the server it came from, or should have.
+    pub server: Option<Arc<str>>,
     /// Why the response is the proxy's own, if it is.
     pub failure: Option<Failure>,
 }
@@ -36,11 +37,7 @@ pub struct Outcome {
 impl Chain {
     pub fn new(middlewares: Vec<Arc<Configured>>, service: Arc<Service>) -> Self {
         let has_response_calls = middlewares.iter().any(|middleware| middleware.plan.on_response);
-        Self {
-            middlewares,
-            service,
-            has_response_calls,
-        }
+        Self { middlewares, service, has_response_calls }
     }
 
     pub async fn run(&self, resources: &Resources, router: &str, mut request: Request) -> Outcome {
@@ -50,19 +47,11 @@ impl Chain {
         let mut states = Vec::new();
         let mut early = None;
         for middleware in &self.middlewares {
-            middleware
-                .plan
-                .request_edits
-                .iter()
-                .for_each(|edit| edit.apply(&mut request.head.headers, tls));
+            middleware.plan.request_edits.iter().for_each(|edit| edit.apply(&mut request.head.headers, tls));
             match self.enter(middleware, resources, router, &mut request).await {
                 Ok(Entered::On(state)) => states.push(state),
                 Ok(Entered::Reply(response)) => {
-                    early = Some(Outcome {
-                        response,
-                        upstream: None,
-                        failure: None,
-                    });
+                    early = Some(Outcome { response, server: None, failure: None });
                     break;
                 }
                 Err(failure) => {
@@ -74,19 +63,11 @@ impl Chain {
         }
         let mut outcome = match early {
             Some(outcome) => outcome,
-            None => self
-                .service
-                .call(&resources.pools, &resources.internal, request)
-                .await
-                .into(),
+            None => self.service.call(&resources.pools, &resources.internal, request).await.into(),
         };
         for (middleware, state) in self.middlewares[..entered].iter().zip(states).rev() {
             let headers = outcome.response.headers_mut();
-            middleware
-                .plan
-                .response_edits
-                .iter()
-                .for_each(|edit| edit.apply(headers, tls));
+            middleware.plan.response_edits.iter().for_each(|edit| edit.apply(headers, tls));
             leave(middleware, resources, state, facts.as_ref(), &mut outcome).await;
         }
         outcome
@@ -130,11 +111,7 @@ async fn leave(
         return;
     };
     let response = std::mem::take(&mut outcome.response);
-    match resources
-        .instances
-        .on_response(middleware, &state, facts.clone(), response)
-        .await
-    {
+    match resources.instances.on_response(middleware, &state, facts.clone(), response).await {
         Ok(response) => outcome.response = response,
         Err(failure) => *outcome = failure.into(),
     }
@@ -142,26 +119,15 @@ async fn leave(
 
 impl From<Failure> for Outcome {
     fn from(failure: Failure) -> Self {
-        Self {
-            response: failure.response(),
-            upstream: None,
-            failure: Some(failure),
-        }
+        Self { response: failure.response(), server: None, failure: Some(failure) }
     }
 }
 
 impl From<Answer> for Outcome {
-    fn from(Answer { response, upstream }: Answer) -> Self {
+    fn from(Answer { response, server }: Answer) -> Self {
         match response {
-            Ok(response) => Self {
-                response,
-                upstream,
-                failure: None,
-            },
-            Err(failure) => Self {
-                upstream,
-                ..failure.into()
-            },
+            Ok(response) => Self { response, server, failure: None },
+            Err(failure) => Self { server, ..failure.into() },
         }
     }
 }

@@ -129,12 +129,7 @@ impl Host {
         let engine = engine()?;
         let mut linker = Linker::new(&engine);
         imports::link(&mut linker).map_err(opaque)?;
-        let host = Arc::new(Self {
-            cache: Cache::open(cache, &engine),
-            engine,
-            linker,
-            next_id: AtomicU64::new(0),
-        });
+        let host = Arc::new(Self { cache: Cache::open(cache, &engine), engine, linker, next_id: AtomicU64::new(0) });
         tick(&host);
         Ok(host)
     }
@@ -148,10 +143,7 @@ impl Host {
     /// seconds of CPU: never call it on a worker.
     pub async fn load(&self, name: &str, bytes: &[u8], origin: Origin) -> anyhow::Result<Plugin> {
         if bytes.len() as u64 > COMPONENT_BYTES_AT_MOST {
-            bail!(
-                "{} bytes are too many: at most {COMPONENT_BYTES_AT_MOST} are accepted",
-                bytes.len()
-            );
+            bail!("{} bytes are too many: at most {COMPONENT_BYTES_AT_MOST} are accepted", bytes.len());
         }
         reject_core_modules(bytes)?;
         let sha256 = hexadecimal(&Sha256::digest(bytes));
@@ -161,22 +153,10 @@ impl Host {
         let pre = bindings::MinimalMiddlewarePre::new(instance_pre)
             .map_err(opaque)
             .context("it does not export a middleware of `weir:plugin@0.1` (see wit/)")?;
-        let budget = if origin == Origin::BuiltIn {
-            BUILT_IN_BUDGET
-        } else {
-            CALL_BUDGET
-        };
+        let budget = if origin == Origin::BuiltIn { BUILT_IN_BUDGET } else { CALL_BUDGET };
         let name: Arc<str> = name.into();
         let about = instance::describe(&name, &pre).await?;
-        Ok(Plugin {
-            name,
-            origin,
-            sha256,
-            about,
-            imports,
-            budget,
-            pre,
-        })
+        Ok(Plugin { name, origin, sha256, about, imports, budget, pre })
     }
 
     /// Runs the plugin's `init` with a configuration: JSON that fits its schema, files inlined.
@@ -248,26 +228,15 @@ impl Plugins {
 
     async fn add(&mut self, host: &Arc<Host>, previous: &Self, name: &str, bytes: &[u8], origin: Origin) {
         let sha256 = hexadecimal(&Sha256::digest(bytes));
-        if let Some(known) = previous
-            .find(name)
-            .filter(|known| known.sha256 == sha256 && known.origin == origin)
-        {
+        if let Some(known) = previous.find(name).filter(|known| known.sha256 == sha256 && known.origin == origin) {
             self.by_name.insert(name.to_lowercase(), known.clone());
             return;
         }
         match host.load(name, bytes, origin.clone()).await {
             Ok(plugin) => {
                 let plugin = Some(Arc::new(plugin));
-                self.by_name.insert(
-                    name.to_lowercase(),
-                    Entry {
-                        name: name.into(),
-                        origin,
-                        plugin,
-                        problem: None,
-                        sha256,
-                    },
-                );
+                self.by_name
+                    .insert(name.to_lowercase(), Entry { name: name.into(), origin, plugin, problem: None, sha256 });
             }
             Err(error) => self.keep(previous, name, origin, sha256, format!("{error:#}")),
         }
@@ -278,13 +247,7 @@ impl Plugins {
         let last_good = previous.find(name).and_then(|known| known.plugin.clone());
         let built_in = || self.find(name).and_then(|known| known.plugin.clone());
         let plugin = last_good.or_else(built_in);
-        let entry = Entry {
-            name: name.into(),
-            origin,
-            plugin,
-            problem: Some(problem),
-            sha256,
-        };
+        let entry = Entry { name: name.into(), origin, plugin, problem: Some(problem), sha256 };
         self.by_name.insert(name.to_lowercase(), entry);
     }
 }

@@ -58,9 +58,7 @@ impl Router {
     pub fn find(&self, subject: &Subject<'_>) -> Option<&Arc<Route>> {
         let named = self.by_host.get(subject.host).map_or(&[][..], Vec::as_slice);
         let ranks = merged(named, &self.any_host);
-        ranks
-            .map(|rank| &self.routes[rank as usize])
-            .find(|route| route.rule.matches(subject))
+        ranks.map(|rank| &self.routes[rank as usize]).find(|route| route.rule.matches(subject))
     }
 }
 
@@ -92,14 +90,7 @@ mod tests {
             let rule = Rule::parse(text).expect(text);
             let priority = if *priority == 0 { rule.priority() } else { *priority };
             let (name, service) = ((*text).into(), "s@file".into());
-            Arc::new(Route {
-                name,
-                rule,
-                priority,
-                service,
-                access_log: true,
-                target: Target::Disabled,
-            })
+            Arc::new(Route { name, rule, priority, service, access_log: true, target: Target::Disabled })
         });
         Router::new(routes.collect())
     }
@@ -126,10 +117,7 @@ mod tests {
             ("HostRegexp(`^.*\\.example$`)", 0),
         ]);
         assert_eq!(found(&router, "a.example", "/"), Some("HostRegexp(`^.*\\.example$`)"));
-        assert_eq!(
-            found(&router, "a.example", "/api/x"),
-            Some("Host(`a.example`) && PathPrefix(`/api`)")
-        );
+        assert_eq!(found(&router, "a.example", "/api/x"), Some("Host(`a.example`) && PathPrefix(`/api`)"));
         assert_eq!(found(&router, "a.example", "/urgent"), Some("PathPrefix(`/urgent`)"));
         assert_eq!(found(&router, "elsewhere", "/api"), Some("PathPrefix(`/`)"));
     }
@@ -143,10 +131,7 @@ mod tests {
     #[test]
     fn large_and_small_tables_give_one_answer() {
         let rules: Vec<(String, i64)> = (0..2000).map(|n| (format!("Host(`h{n}.example`)"), 0)).collect();
-        let rules: Vec<(&str, i64)> = rules
-            .iter()
-            .map(|(rule, priority)| (rule.as_str(), *priority))
-            .collect();
+        let rules: Vec<(&str, i64)> = rules.iter().map(|(rule, priority)| (rule.as_str(), *priority)).collect();
         let large = router(&rules);
         for (rule, _) in &rules {
             let host = &rule["Host(`".len()..rule.len() - 2];

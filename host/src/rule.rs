@@ -37,10 +37,7 @@ impl Rule {
     ///
     /// The first place where `text` is not a rule.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        Ok(Self {
-            root: parse::rule(text)?,
-            priority: i64::try_from(text.len()).unwrap_or(i64::MAX),
-        })
+        Ok(Self { root: parse::rule(text)?, priority: i64::try_from(text.len()).unwrap_or(i64::MAX) })
     }
 
     /// The priority of a router that sets none: the length of the rule's text in bytes, as it was written.
@@ -141,18 +138,11 @@ impl Error {
     }
 
     fn at(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self {
-            span,
-            message: printable(&message.into()),
-            help: None,
-        }
+        Self { span, message: printable(&message.into()), help: None }
     }
 
     fn with_help(self, help: impl Into<String>) -> Self {
-        Self {
-            help: Some(printable(&help.into())),
-            ..self
-        }
+        Self { help: Some(printable(&help.into())), ..self }
     }
 }
 
@@ -184,11 +174,7 @@ fn first(text: &str) -> String {
 /// Keeps control characters away from terminals and logs, one character for one.
 fn printable(text: &str) -> String {
     let shown = |c: char| {
-        if c.is_control() && c != '\t' {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            c
-        }
+        if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }
     };
     text.trim_end_matches('\r').chars().map(shown).collect()
 }

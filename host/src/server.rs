@@ -52,17 +52,8 @@ impl Server {
     /// An address cannot be bound, or the access log cannot be opened. Problems of routing files are no errors.
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let listeners = listen::bind(&settings.install.entry_points)?;
-        let addresses = listeners
-            .iter()
-            .map(|(name, bound)| (name.clone(), bound.address))
-            .collect();
-        let access_log = settings
-            .install
-            .access_log
-            .as_ref()
-            .map(AccessLog::open)
-            .transpose()?
-            .map(Arc::new);
+        let addresses = listeners.iter().map(|(name, bound)| (name.clone(), bound.address)).collect();
+        let access_log = settings.install.access_log.as_ref().map(AccessLog::open).transpose()?.map(Arc::new);
         let mut reloader = Reloader::new(settings)?;
         reloader.reload("started").await;
         let draining = Arc::new(AtomicBool::new(false));
@@ -76,15 +67,7 @@ impl Server {
         let (live, install) = (Arc::clone(&reloader.live), Arc::clone(&reloader.install));
         let (reloads, requests) = mpsc::channel(1);
         tokio::spawn(reloader.run(requests));
-        Ok(Self {
-            addresses,
-            live,
-            access_log,
-            reloads,
-            workers,
-            draining,
-            install,
-        })
+        Ok(Self { addresses, live, access_log, reloads, workers, draining, install })
     }
 
     /// Reads the configuration again, and returns when it serves.
@@ -98,20 +81,9 @@ impl Server {
 
     /// Stops accepting, lets requests in flight finish, and ends. Takes as long as `lifeCycle` allows at most.
     pub async fn shut_down(mut self) {
-        let life_cycles = || {
-            self.install
-                .entry_points
-                .values()
-                .map(|entry_point| &entry_point.transport.life_cycle)
-        };
+        let life_cycles = || self.install.entry_points.values().map(|entry_point| &entry_point.transport.life_cycle);
         self.draining.store(true, Ordering::Relaxed);
-        sleep(
-            life_cycles()
-                .map(|life| life.request_accept_grace_timeout)
-                .max()
-                .unwrap_or_default(),
-        )
-        .await;
+        sleep(life_cycles().map(|life| life.request_accept_grace_timeout).max().unwrap_or_default()).await;
         let grace = life_cycles().map(|life| life.grace_timeout).max().unwrap_or_default();
         if timeout(grace, self.workers.drain()).await.is_err() {
             tracing::warn!("connections were cut after {grace:?}");
@@ -141,12 +113,7 @@ struct Reloader {
 
 impl Reloader {
     fn new(settings: Settings) -> anyhow::Result<Self> {
-        let Settings {
-            install,
-            files,
-            plugin_directory,
-            plugin_cache,
-        } = settings;
+        let Settings { install, files, plugin_directory, plugin_cache } = settings;
         let cache = install.plugins.cache.directory.clone().or(plugin_cache);
         let host = Host::new(cache)?;
         match host.cache_directory() {
@@ -156,13 +123,7 @@ impl Reloader {
         let files = files.or_else(|| install.providers.file.as_ref().map(Files::new));
         let plugin_directory = install.plugins.directory.clone().unwrap_or(plugin_directory);
         let live = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
-        Ok(Self {
-            live,
-            install: Arc::new(install),
-            files,
-            host,
-            plugin_directory,
-        })
+        Ok(Self { live, install: Arc::new(install), files, host, plugin_directory })
     }
 
     /// Reloads when files change and when asked to, never twice within `providersThrottleDuration` for files.
@@ -210,11 +171,7 @@ impl Reloader {
         let snapshot = Arc::new(Snapshot::build(sources, file_problems).await);
         log_problems(&previous, &snapshot);
         let items = &snapshot.items;
-        let disabled = items
-            .routers
-            .values()
-            .filter(|router| !router.serves_requests())
-            .count();
+        let disabled = items.routers.values().filter(|router| !router.serves_requests()).count();
         let stale = items.routers.values().filter(|router| router.stale).count();
         tracing::info!(
             routers = items.routers.len(),
@@ -248,9 +205,7 @@ impl Reloader {
         followed.directories.insert(self.plugin_directory.clone());
         if let Some(file) = self.install.providers.file.as_ref() {
             followed.directories.extend(file.directory.clone());
-            followed
-                .files
-                .extend(file.filename.clone().filter(|_| file.directory.is_none()));
+            followed.files.extend(file.filename.clone().filter(|_| file.directory.is_none()));
         }
         followed.files.extend(self.live.load().items.files.iter().cloned());
         followed
@@ -271,10 +226,7 @@ fn log_problems(previous: &Snapshot, snapshot: &Snapshot) {
         let Problem { key, message, help, .. } = problem;
         let place = problem.place.as_ref().map(ToString::to_string).unwrap_or_default();
         let help = help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default();
-        let text = [place.as_str(), key, message]
-            .into_iter()
-            .filter(|part| !part.is_empty())
-            .collect::<Vec<_>>();
+        let text = [place.as_str(), key, message].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
         let text = format!("{}{help}", text.join(": "));
         if problem.is_error() {
             tracing::error!("{text}");

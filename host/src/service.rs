@@ -56,18 +56,15 @@ impl Service {
     pub async fn call(&self, pools: &Rc<Pools>, internal: &InternalHandler, request: Request) -> Answer {
         match self {
             Self::LoadBalancer(balancer) => balancer.call(pools, request).await,
-            Self::Internal(service) => Answer {
-                response: Ok(internal(*service, &request)),
-                upstream: None,
-            },
+            Self::Internal(service) => Answer { response: Ok(internal(*service, &request)), server: None },
         }
     }
 }
 
-/// What a service answers, and the server that answered or failed to.
+/// What a service answers, and the URL of the server that answered or failed to.
 pub struct Answer {
     pub response: Result<Response, Failure>,
-    pub upstream: Option<Arc<Upstream>>,
+    pub server: Option<Arc<str>>,
 }
 
 impl Internal {
@@ -97,35 +94,23 @@ impl Internal {
 impl LoadBalancer {
     pub fn new(servers: Vec<Server>, pass_host_header: bool) -> Self {
         let turns = turns(&servers.iter().map(|server| server.weight).collect::<Vec<_>>());
-        Self {
-            servers,
-            pass_host_header,
-            turns,
-            next_turn: AtomicUsize::new(0),
-        }
+        Self { servers, pass_host_header, turns, next_turn: AtomicUsize::new(0) }
     }
 
     /// Goes on with the round where an equal balancer of the previous snapshot stood.
     pub fn continue_from(&self, previous: &Self) {
-        self.next_turn
-            .store(previous.next_turn.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.next_turn.store(previous.next_turn.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     async fn call(&self, pools: &Rc<Pools>, mut request: Request) -> Answer {
         let Some(upstream) = self.choose() else {
-            return Answer {
-                response: Err(Failure::NoServer),
-                upstream: None,
-            };
+            return Answer { response: Err(Failure::NoServer), server: None };
         };
         if !self.pass_host_header {
             request.head.headers.insert(HOST, upstream.authority.clone());
         }
         let response = forward::send(pools, upstream, request).await;
-        Answer {
-            response,
-            upstream: Some(Arc::clone(upstream)),
-        }
+        Answer { response, server: Some(Arc::clone(&upstream.url)) }
     }
 
     fn choose(&self) -> Option<&Arc<Upstream>> {
@@ -158,27 +143,13 @@ fn turns(weights: &[u32]) -> Box<[u16]> {
 
 /// The same proportions in smaller numbers; a weight that is not zero stays at least one.
 fn reduced(weights: &[u32]) -> Vec<u64> {
-    let divisor = weights
-        .iter()
-        .fold(0, |divisor, &weight| {
-            greatest_common_divisor(divisor, u64::from(weight))
-        })
-        .max(1);
+    let divisor = weights.iter().fold(0, |divisor, &weight| greatest_common_divisor(divisor, u64::from(weight))).max(1);
     let weights: Vec<u64> = weights.iter().map(|&weight| u64::from(weight) / divisor).collect();
     let total: u64 = weights.iter().sum();
     if total <= TURNS_AT_MOST {
         return weights;
     }
-    weights
-        .iter()
-        .map(|&weight| {
-            if weight == 0 {
-                0
-            } else {
-                (weight * TURNS_AT_MOST / total).max(1)
-            }
-        })
-        .collect()
+    weights.iter().map(|&weight| if weight == 0 { 0 } else { (weight * TURNS_AT_MOST / total).max(1) }).collect()
 }
 
 fn greatest_common_divisor(a: u64, b: u64) -> u64 {

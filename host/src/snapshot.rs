@@ -89,26 +89,12 @@ impl Snapshot {
     /// What there is before the first build: nothing is served.
     pub fn empty() -> Self {
         let (tls, _) = tls::Store::build(&routing::Tls::default(), &tls::HostOptions::new(), None);
-        Self {
-            items: Items::default(),
-            tls,
-            plugins: Plugins::default(),
-            entry_points: HashMap::new(),
-        }
+        Self { items: Items::default(), tls, plugins: Plugins::default(), entry_points: HashMap::new() }
     }
 
     pub async fn build(sources: Sources<'_>, file_problems: Vec<Problem>) -> Self {
-        let Sources {
-            install,
-            routing,
-            plugins,
-            previous,
-            ..
-        } = &sources;
-        let mut items = Items {
-            problems: file_problems,
-            ..Items::default()
-        };
+        let Sources { install, routing, plugins, previous, .. } = &sources;
+        let mut items = Items { problems: file_problems, ..Items::default() };
         items.problems.extend(plugin_problems(plugins));
         middlewares::build(&sources, &mut items).await;
         services::build(install, routing, &previous.items, &mut items);
@@ -117,12 +103,7 @@ impl Snapshot {
         items.problems.extend(problems);
         routers::disable_without_options(&mut items, &tls);
         let entry_points = index(&items);
-        Self {
-            items,
-            tls,
-            plugins: sources.plugins,
-            entry_points,
-        }
+        Self { items, tls, plugins: sources.plugins, entry_points }
     }
 
     /// The routes of an entry point for connections with TLS, or for those without.
@@ -139,47 +120,26 @@ impl Items {
         let of_services = self.services.values().flat_map(|status| &status.problems);
         let of_middlewares = self.middlewares.values().flat_map(|status| &status.problems);
         let of_transports = self.transports.values().flat_map(|status| &status.problems);
-        self.problems
-            .iter()
-            .chain(of_routers)
-            .chain(of_middlewares)
-            .chain(of_services)
-            .chain(of_transports)
+        self.problems.iter().chain(of_routers).chain(of_middlewares).chain(of_services).chain(of_transports)
     }
 }
 
 fn index(items: &Items) -> HashMap<Arc<str>, Routes> {
     let mut by_entry_point: HashMap<Arc<str>, (Vec<Arc<Route>>, Vec<Arc<Route>>)> = HashMap::new();
-    for placed in items
-        .routers
-        .values()
-        .filter_map(|status| status.serves.as_ref())
-        .flatten()
-    {
+    for placed in items.routers.values().filter_map(|status| status.serves.as_ref()).flatten() {
         let (plain, tls) = by_entry_point.entry(Arc::clone(&placed.entry_point)).or_default();
         let routes = if placed.tls.is_some() { tls } else { plain };
         routes.push(Arc::clone(&placed.route));
     }
-    let routers = by_entry_point.into_iter().map(|(entry_point, (plain, tls))| {
-        (
-            entry_point,
-            Routes {
-                plain: Router::new(plain),
-                tls: Router::new(tls),
-            },
-        )
-    });
+    let routers = by_entry_point
+        .into_iter()
+        .map(|(entry_point, (plain, tls))| (entry_point, Routes { plain: Router::new(plain), tls: Router::new(tls) }));
     routers.collect()
 }
 
 impl<C, T> Status<C, T> {
     pub const fn good(config: C, serves: T, warnings: Vec<Problem>) -> Self {
-        Self {
-            config: Some(config),
-            serves: Some(serves),
-            stale: false,
-            problems: warnings,
-        }
+        Self { config: Some(config), serves: Some(serves), stale: false, problems: warnings }
     }
 
     /// Broken: the last good version serves on if there is one.
@@ -205,9 +165,7 @@ impl<C, T> Status<C, T> {
 impl Status<routing::Router, Vec<Placed>> {
     /// Whether the router leads to its service, with its newest configuration or its last good one.
     pub fn serves_requests(&self) -> bool {
-        self.serves
-            .as_ref()
-            .is_some_and(|placed| !placed.is_empty() && !placed.iter().any(Placed::is_disabled))
+        self.serves.as_ref().is_some_and(|placed| !placed.is_empty() && !placed.iter().any(Placed::is_disabled))
     }
 }
 
@@ -262,15 +220,8 @@ fn did_you_mean<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> Opti
 fn plugin_problems(plugins: &Plugins) -> Vec<Problem> {
     let broken = plugins.iter().filter_map(|entry| {
         let problem = entry.problem.as_ref()?;
-        let kept = if entry.plugin.is_some() {
-            "; its last good version serves on"
-        } else {
-            ""
-        };
-        let message = format!(
-            "the plugin `{}` in `{}` cannot be used: {problem}{kept}",
-            entry.name, entry.origin
-        );
+        let kept = if entry.plugin.is_some() { "; its last good version serves on" } else { "" };
+        let message = format!("the plugin `{}` in `{}` cannot be used: {problem}{kept}", entry.name, entry.origin);
         Some(Problem::error("", message))
     });
     broken.collect()

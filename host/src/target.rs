@@ -58,10 +58,7 @@ fn is_plain(path: &[u8], resolve: bool) -> bool {
 /// RFC 3986 `pchar` and `/` without the percent sign, and the brackets that Go leaves alone.
 const fn may_stand_in_path(byte: u8) -> bool {
     is_unreserved(byte)
-        || matches!(
-            byte,
-            b'/' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-        )
+        || matches!(byte, b'/' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
         || matches!(byte, b':' | b'@' | b'[' | b']')
 }
 
@@ -79,10 +76,7 @@ fn encode(path: &str) -> Result<String, Refusal> {
     while let Some(&byte) = bytes.get(at) {
         at += 1;
         if byte == b'%' {
-            let decoded = bytes
-                .get(at..at + 2)
-                .and_then(hexadecimal)
-                .ok_or("has a broken percent-encoding")?;
+            let decoded = bytes.get(at..at + 2).and_then(hexadecimal).ok_or("has a broken percent-encoding")?;
             at += 2;
             if is_unreserved(decoded) {
                 text.push(char::from(decoded));
@@ -105,9 +99,7 @@ fn hexadecimal(digits: &[u8]) -> Option<u8> {
 }
 
 fn push_encoded(text: &mut String, byte: u8) {
-    const DIGITS: [char; 16] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
-    ];
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
     text.extend(['%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
 }
 
@@ -139,10 +131,7 @@ mod tests {
 
     fn normal(target: &str, resolve: bool) -> String {
         let uri: Uri = target.parse().expect("a target that the HTTP parser lets through");
-        normalise(&uri, resolve)
-            .expect("a good target")
-            .unwrap_or(uri)
-            .to_string()
+        normalise(&uri, resolve).expect("a good target").unwrap_or(uri).to_string()
     }
 
     #[test]

@@ -51,10 +51,7 @@ pub fn subscriber(log: &Log) -> anyhow::Result<(impl Subscriber + Send + Sync + 
     let writer = Shared(Arc::new(Mutex::new(output)));
     let logging = Logging { output: writer.clone() };
     let color = !log.no_color && log.file_path.is_none() && io::stdout().is_terminal() && no_color_unset();
-    let layer = tracing_subscriber::fmt::layer()
-        .fmt_fields(DefaultFields::new())
-        .with_ansi(false)
-        .with_writer(writer);
+    let layer = tracing_subscriber::fmt::layer().fmt_fields(DefaultFields::new()).with_ansi(false).with_writer(writer);
     let layer = match log.format {
         LogFormat::Common => layer.event_format(Common { color }).boxed(),
         LogFormat::Json => layer.event_format(Json).boxed(),
@@ -95,9 +92,7 @@ impl Output {
             return Ok(Self::Stdout);
         };
         let file = LogFile::open(path, rotation(log));
-        Ok(Self::File(file.with_context(|| {
-            format!("the log file `{}` cannot be opened", path.display())
-        })?))
+        Ok(Self::File(file.with_context(|| format!("the log file `{}` cannot be opened", path.display()))?))
     }
 
     /// Writes whole lines.
@@ -160,9 +155,7 @@ fn filter(level: Option<Level>) -> Targets {
         Level::Warn => LevelFilter::WARN,
         Level::Error | Level::Fatal | Level::Panic => LevelFilter::ERROR,
     };
-    Targets::new()
-        .with_target(env!("CARGO_CRATE_NAME"), level)
-        .with_default(level.min(LevelFilter::WARN))
+    Targets::new().with_target(env!("CARGO_CRATE_NAME"), level).with_default(level.min(LevelFilter::WARN))
 }
 
 /// <https://no-color.org>.
@@ -179,28 +172,17 @@ mod tests {
     #[test]
     fn writes_lines_as_traefik_does() {
         let text = logged(LogFormat::Common, None, || {
-            tracing::info!(
-                router = "web@file",
-                count = 2,
-                reason = "no \"such\"\nhost",
-                "configuration\nloaded"
-            );
+            tracing::info!(router = "web@file", count = 2, reason = "no \"such\"\nhost", "configuration\nloaded");
             tracing::debug!("not at this level");
             tracing::error!(path = %"/a", "gone");
         });
-        let lines: Vec<_> = text
-            .lines()
-            .map(|line| line.split_once(' ').expect("a time comes first"))
-            .collect();
+        let lines: Vec<_> = text.lines().map(|line| line.split_once(' ').expect("a time comes first")).collect();
         let time = lines[0].0;
         assert!(time.parse::<jiff::Timestamp>().is_ok(), "{time}");
         let texts: Vec<_> = lines.iter().map(|(_, text)| *text).collect();
         assert_eq!(
             texts,
-            [
-                r#"INF configuration\nloaded router=web@file count=2 reason="no \"such\"\nhost""#,
-                "ERR gone path=/a"
-            ]
+            [r#"INF configuration\nloaded router=web@file count=2 reason="no \"such\"\nhost""#, "ERR gone path=/a"]
         );
     }
 
@@ -227,10 +209,7 @@ mod tests {
     fn reopens_its_file() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("weir.log");
-        let log = Log {
-            file_path: Some(path.clone()),
-            ..Log::default()
-        };
+        let log = Log { file_path: Some(path.clone()), ..Log::default() };
         let (subscriber, logging) = subscriber(&log).expect("opens");
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!("one");
@@ -245,12 +224,7 @@ mod tests {
     fn logged(format: LogFormat, level: Option<Level>, events: impl FnOnce()) -> String {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("logs/weir.log");
-        let log = Log {
-            file_path: Some(path.clone()),
-            format,
-            level,
-            ..Log::default()
-        };
+        let log = Log { file_path: Some(path.clone()), format, level, ..Log::default() };
         let (subscriber, _logging) = subscriber(&log).expect("opens");
         tracing::subscriber::with_default(subscriber, events);
         fs::read_to_string(path).expect("the file is there")

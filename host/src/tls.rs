@@ -63,13 +63,7 @@ impl Store {
         let default = default.unwrap_or_else(|| generated.clone());
         let served = Arc::new(Certificates::new(&certificates, &default, now));
         let option_sets = build_option_sets(&tls.options, &served, previous, &mut problems);
-        let store = Self {
-            certificates,
-            default,
-            generated,
-            option_sets,
-            hosts: index(hosts),
-        };
+        let store = Self { certificates, default, generated, option_sets, hosts: index(hosts) };
         (store, problems)
     }
 
@@ -82,9 +76,7 @@ impl Store {
         let name = self.option_set_of(entry_point, server_name.unwrap_or_default());
         match self.option_sets.get(name) {
             Some(set) => Ok(Arc::clone(&set.config)),
-            None => Err(Refused {
-                option_set: name.to_owned(),
-            }),
+            None => Err(Refused { option_set: name.to_owned() }),
         }
     }
 
@@ -94,9 +86,7 @@ impl Store {
     /// 15.5.20): its client may not have shown the certificate that the host wants.
     pub fn option_set_of(&self, entry_point: &str, host: &str) -> &str {
         let hosts = self.hosts.get(entry_point);
-        hosts
-            .and_then(|hosts| hosts.find(host))
-            .map_or(DEFAULT_OPTIONS, |name| name)
+        hosts.and_then(|hosts| hosts.find(host)).map_or(DEFAULT_OPTIONS, |name| name)
     }
 
     /// Whether the named option set can be served.
@@ -106,10 +96,7 @@ impl Store {
 
     /// The certificates in the order of the configuration; the default one last.
     pub fn certificates(&self) -> impl Iterator<Item = &Summary> {
-        self.certificates
-            .iter()
-            .chain([&self.default])
-            .map(|certificate| &certificate.summary)
+        self.certificates.iter().chain([&self.default]).map(|certificate| &certificate.summary)
     }
 
     fn loaded(&self, source: &routing::Certificate) -> Option<&Certificate> {
@@ -146,43 +133,23 @@ impl OptionSet {
         served: &Arc<Certificates>,
         previous: Option<&Self>,
     ) -> Result<(Self, Vec<Remark>), Vec<Remark>> {
-        let resolver = Resolver {
-            certificates: Arc::clone(served),
-            strict: options.sni_strict,
-        };
-        let Built {
-            mut config,
-            authorities,
-            warnings,
-        } = options::build(options, Arc::new(resolver))?;
+        let resolver = Resolver { certificates: Arc::clone(served), strict: options.sni_strict };
+        let Built { mut config, authorities, warnings } = options::build(options, Arc::new(resolver))?;
         let same = |previous: &&Self| previous.options == *options && previous.authorities == authorities;
         if let Some(previous) = previous.filter(same) {
             // Tickets and sessions of other options must not be resumed: a client could skip its certificate with them.
             config.ticketer = Arc::clone(&previous.config.ticketer);
             config.session_storage = Arc::clone(&previous.config.session_storage);
         }
-        Ok((
-            Self {
-                config: Arc::new(config),
-                options: options.clone(),
-                authorities,
-            },
-            warnings,
-        ))
+        Ok((Self { config: Arc::new(config), options: options.clone(), authorities }, warnings))
     }
 
     /// The same options with the certificates of now.
     fn serving(&self, served: &Arc<Certificates>) -> Self {
         let mut config = (*self.config).clone();
-        let resolver = Resolver {
-            certificates: Arc::clone(served),
-            strict: self.options.sni_strict,
-        };
+        let resolver = Resolver { certificates: Arc::clone(served), strict: self.options.sni_strict };
         config.cert_resolver = Arc::new(resolver);
-        Self {
-            config: Arc::new(config),
-            ..self.clone()
-        }
+        Self { config: Arc::new(config), ..self.clone() }
     }
 }
 
@@ -209,10 +176,7 @@ fn unused_stores(item: &Item<routing::Certificate>) -> Option<Problem> {
     if stores.is_empty() || stores.iter().any(|store| store == "default") {
         return None;
     }
-    let message = format!(
-        "the certificate is not served: only the store `default` is, not `{}`",
-        stores.join("`, `")
-    );
+    let message = format!("the certificate is not served: only the store `default` is, not `{}`", stores.join("`, `"));
     Some(warning(item.problem("stores", message)))
 }
 
@@ -322,8 +286,5 @@ fn remarked(item: &Item<TlsOptions>, remark: Remark) -> Problem {
 }
 
 fn warning(problem: Problem) -> Problem {
-    Problem {
-        severity: Severity::Warning,
-        ..problem
-    }
+    Problem { severity: Severity::Warning, ..problem }
 }

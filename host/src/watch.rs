@@ -48,28 +48,18 @@ impl Watch {
             }
         })
         .context("starting to watch files")?;
-        Ok(Self {
-            watcher,
-            watched: BTreeMap::new(),
-            events,
-        })
+        Ok(Self { watcher, watched: BTreeMap::new(), events })
     }
 
     /// Changes what is followed. What does not exist yet is waited for.
     pub fn follow(&mut self, followed: &Followed) {
         let mut wanted = BTreeMap::new();
         for file in &followed.files {
-            wanted
-                .entry(nearest_directory(file.parent().unwrap_or(file)))
-                .or_insert(RecursiveMode::NonRecursive);
+            wanted.entry(nearest_directory(file.parent().unwrap_or(file))).or_insert(RecursiveMode::NonRecursive);
         }
         for directory in &followed.directories {
             let nearest = nearest_directory(directory);
-            let mode = if nearest == *directory {
-                RecursiveMode::Recursive
-            } else {
-                RecursiveMode::NonRecursive
-            };
+            let mode = if nearest == *directory { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
             wanted.insert(nearest, mode);
         }
         for gone in self.watched.keys().filter(|path| !wanted.contains_key(*path)) {
@@ -100,11 +90,7 @@ impl Watch {
         }
         let patience = Instant::now() + PATIENCE;
         loop {
-            let quiet = if being_written.is_empty() {
-                Instant::now() + QUIET
-            } else {
-                patience
-            };
+            let quiet = if being_written.is_empty() { Instant::now() + QUIET } else { patience };
             match timeout_at(quiet.min(patience), self.events.recv()).await {
                 Ok(Some(event)) => drop(note(&event, &mut being_written)),
                 Ok(None) | Err(_) => return,
@@ -131,13 +117,6 @@ fn note(event: &Event, being_written: &mut BTreeSet<PathBuf>) -> bool {
 
 /// The directory itself, or the closest one above that exists.
 fn nearest_directory(path: &Path) -> PathBuf {
-    let path = if path.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        path
-    };
-    path.ancestors()
-        .find(|ancestor| ancestor.is_dir())
-        .unwrap_or(Path::new("."))
-        .to_owned()
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    path.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new(".")).to_owned()
 }

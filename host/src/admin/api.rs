@@ -60,9 +60,7 @@ fn ok(value: Value) -> Response {
 fn json_response(status: StatusCode, value: &Value) -> Response {
     let mut response = Response::new(bytes::Bytes::from(value.to_string()).into());
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -81,33 +79,21 @@ fn page(mut values: Vec<Value>, query: &str) -> Response {
     let parameters: BTreeMap<&str, String> = query
         .split('&')
         .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| {
-            (
-                name,
-                percent_decode_str(&value.replace('+', " "))
-                    .decode_utf8_lossy()
-                    .into_owned(),
-            )
-        })
+        .map(|(name, value)| (name, percent_decode_str(&value.replace('+', " ")).decode_utf8_lossy().into_owned()))
         .collect();
     if let Some(status) = parameters.get("status").filter(|status| !status.is_empty()) {
         values.retain(|value| value["status"] == status.as_str());
     }
     if let Some(search) = parameters.get("search").map(|search| search.to_lowercase()) {
         values.retain(|value| {
-            ["name", "rule", "service"].iter().any(|key| {
-                value[key]
-                    .as_str()
-                    .is_some_and(|text| text.to_lowercase().contains(&search))
-            })
+            ["name", "rule", "service"]
+                .iter()
+                .any(|key| value[key].as_str().is_some_and(|text| text.to_lowercase().contains(&search)))
         });
     }
     let number = |name, default| parameters.get(name).map_or(Some(default), |text| text.parse().ok());
     let (Some(page @ 1..), Some(size @ 1..)) = (number("page", 1_usize), number("per_page", ITEMS_PER_PAGE)) else {
-        return json_response(
-            StatusCode::BAD_REQUEST,
-            &json!({ "message": "invalid request: page or per_page" }),
-        );
+        return json_response(StatusCode::BAD_REQUEST, &json!({ "message": "invalid request: page or per_page" }));
     };
     let start = (page - 1).saturating_mul(size);
     if start > 0 && start >= values.len() {
@@ -152,10 +138,7 @@ fn version(admin: &Admin) -> Response {
         "startDate": admin.started.to_string(),
     }));
     // The one answer of Traefik's API that names its charset.
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/json; charset=UTF-8"),
-    );
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=UTF-8"));
     response
 }
 
@@ -178,24 +161,11 @@ fn raw_data(items: &Items) -> Value {
 }
 
 fn entry_points(admin: &Admin) -> Vec<Value> {
-    admin
-        .install
-        .entry_points
-        .iter()
-        .map(|(name, entry_point)| entry_point_json(name, entry_point))
-        .collect()
+    admin.install.entry_points.iter().map(|(name, entry_point)| entry_point_json(name, entry_point)).collect()
 }
 
 fn entry_point_json(name: &str, entry_point: &EntryPoint) -> Value {
-    let EntryPoint {
-        address,
-        http,
-        transport,
-        forwarded_headers,
-        http2,
-        as_default,
-        ..
-    } = entry_point;
+    let EntryPoint { address, http, transport, forwarded_headers, http2, as_default, .. } = entry_point;
     let timeouts = &transport.responding_timeouts;
     let trusted: Vec<String> = forwarded_headers.trusted_ips.iter().map(ToString::to_string).collect();
     let redirection = http.redirections.entry_point.as_ref().map(|to| {
@@ -229,11 +199,7 @@ fn entry_point_json(name: &str, entry_point: &EntryPoint) -> Value {
 }
 
 fn routers(items: &Items) -> Vec<Value> {
-    items
-        .routers
-        .iter()
-        .map(|(name, status)| router_json(name, status))
-        .collect()
+    items.routers.iter().map(|(name, status)| router_json(name, status)).collect()
 }
 
 fn router_json(name: &str, status: &Status<routing::Router, Vec<Placed>>) -> Value {
@@ -269,11 +235,8 @@ fn router_json(name: &str, status: &Status<routing::Router, Vec<Placed>>) -> Val
 }
 
 fn tls_json(tls: &routing::RouterTls) -> Value {
-    let domains: Vec<Value> = tls
-        .domains
-        .iter()
-        .map(|domain| json!({ "main": domain.main, "sans": domain.sans }))
-        .collect();
+    let domains: Vec<Value> =
+        tls.domains.iter().map(|domain| json!({ "main": domain.main, "sans": domain.sans })).collect();
     without_nulls(json!({
         "options": tls.options.as_deref().unwrap_or("default"),
         "certResolver": tls.cert_resolver,
@@ -291,9 +254,8 @@ fn services(items: &Items) -> Vec<Value> {
                     .clone()
                     .map(|server| json!({ "url": &*server.upstream.url, "weight": server.weight }))
                     .collect();
-                let states: serde_json::Map<String, Value> = servers
-                    .map(|server| (server.upstream.url.to_string(), json!("UP")))
-                    .collect();
+                let states: serde_json::Map<String, Value> =
+                    servers.map(|server| (server.upstream.url.to_string(), json!("UP"))).collect();
                 json!({
                     "type": "loadbalancer",
                     "loadBalancer": {
@@ -310,13 +272,7 @@ fn services(items: &Items) -> Vec<Value> {
         value["usedBy"] = json!(used.get(&with_provider(name)));
         without_nulls(value)
     });
-    let internal = [
-        Internal::Api,
-        Internal::Dashboard,
-        Internal::Ping,
-        Internal::Whoami,
-        Internal::Noop,
-    ];
+    let internal = [Internal::Api, Internal::Dashboard, Internal::Ping, Internal::Whoami, Internal::Noop];
     let internal = internal.into_iter().map(|service| {
         without_nulls(json!({
             "name": service.name(),
@@ -364,9 +320,7 @@ fn used_by(items: &Items, references: impl Fn(&routing::Router) -> Vec<String>) 
     let mut used: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, status) in &items.routers {
         for reference in status.config.iter().flat_map(&references) {
-            used.entry(with_provider(&reference))
-                .or_default()
-                .push(with_provider(name));
+            used.entry(with_provider(&reference)).or_default().push(with_provider(name));
         }
     }
     used
@@ -411,10 +365,7 @@ fn plugin_json(entry: &plugin::Entry, items: &Items) -> Value {
     let sum =
         |count: fn(&plugin::Configured) -> u64| users.iter().map(|(_, configured)| count(configured)).sum::<u64>();
     let plugin = entry.plugin.as_deref();
-    let problem = entry
-        .problem
-        .as_ref()
-        .map(|message| json!([Problem::error("", message.as_str())]));
+    let problem = entry.problem.as_ref().map(|message| json!([Problem::error("", message.as_str())]));
     without_nulls(json!({
         "name": &*entry.name,
         "origin": entry.origin.to_string(),
@@ -462,11 +413,7 @@ fn certificates(snapshot: &Snapshot) -> Vec<Value> {
 }
 
 fn with_provider(name: &str) -> String {
-    if name.contains('@') {
-        name.to_owned()
-    } else {
-        format!("{name}@file")
-    }
+    if name.contains('@') { name.to_owned() } else { format!("{name}@file") }
 }
 
 /// Traefik leaves out what is not set.
@@ -502,24 +449,16 @@ mod tests {
 
     #[test]
     fn durations_read_as_in_traefik() {
-        for (duration, text) in [
-            (0, "0s"),
-            (100, "100ms"),
-            (60_000, "1m0s"),
-            (90_500, "1m30.5s"),
-            (3_600_000, "1h0m0s"),
-        ] {
+        for (duration, text) in
+            [(0, "0s"), (100, "100ms"), (60_000, "1m0s"), (90_500, "1m30.5s"), (3_600_000, "1h0m0s")]
+        {
             assert_eq!(go_duration(Duration::from_millis(duration)), text);
         }
     }
 
     #[test]
     fn pages_are_counted_from_one() {
-        let values = || {
-            (0..5)
-                .map(|number| json!({ "name": format!("r{number}"), "status": "enabled" }))
-                .collect()
-        };
+        let values = || (0..5).map(|number| json!({ "name": format!("r{number}"), "status": "enabled" })).collect();
         let next = |query: &str| page(values(), query).headers().get(&NEXT_PAGE).cloned();
         assert_eq!(next("").expect("a page"), "1");
         assert_eq!(next("per_page=2").expect("a page"), "2");

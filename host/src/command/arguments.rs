@@ -69,12 +69,10 @@ impl Arguments {
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, Unusable> {
         let (ours, mut ignored) = separate(arguments);
-        let matches = grammar()
-            .try_get_matches_from(ours)
-            .map_err(|error| match error.kind() {
-                ErrorKind::DisplayHelp => Unusable::Help(error.to_string()),
-                _ => Unusable::Wrong(error.to_string()),
-            })?;
+        let matches = grammar().try_get_matches_from(ours).map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp => Unusable::Help(error.to_string()),
+            _ => Unusable::Wrong(error.to_string()),
+        })?;
         let traefiks = variables.into_iter().filter_map(|(name, _)| name.into_string().ok());
         let mut traefiks: Vec<String> = traefiks.filter(|name| is_traefik_variable(name)).collect();
         traefiks.sort();
@@ -86,24 +84,15 @@ impl Arguments {
             _ => (Command::Serve, None),
         };
         let config_file = below.and_then(config_file).or_else(|| config_file(&matches));
-        let command = if matches.get_flag("version") {
-            Command::Version
-        } else {
-            command
-        };
-        Ok(Self {
-            command,
-            config_file,
-            ignored,
-        })
+        let command = if matches.get_flag("version") { Command::Version } else { command };
+        Ok(Self { command, config_file, ignored })
     }
 }
 
 fn grammar() -> clap::Command {
     let file = || {
         let flag = Arg::new("configfile").long("configfile").value_name("FILE");
-        flag.value_parser(PathBufValueParser::new())
-            .help("The install file: Traefik's static configuration, in YAML")
+        flag.value_parser(PathBufValueParser::new()).help("The install file: Traefik's static configuration, in YAML")
     };
     clap::Command::new("weir")
         .about("A reverse proxy that reads Traefik's configuration and is extended by WebAssembly components.")
@@ -114,22 +103,11 @@ fn grammar() -> clap::Command {
         )
         .no_binary_name(true)
         .arg(file())
-        .arg(
-            Arg::new("version")
-                .long("version")
-                .action(clap::ArgAction::SetTrue)
-                .help("Print the version"),
-        )
+        .arg(Arg::new("version").long("version").action(clap::ArgAction::SetTrue).help("Print the version"))
         .subcommand(
-            clap::Command::new("check")
-                .about("Say everything that is wrong, or what would be served")
-                .arg(file()),
+            clap::Command::new("check").about("Say everything that is wrong, or what would be served").arg(file()),
         )
-        .subcommand(
-            clap::Command::new("plugins")
-                .about("List the plugins and what each may use")
-                .arg(file()),
-        )
+        .subcommand(clap::Command::new("plugins").about("List the plugins and what each may use").arg(file()))
         .subcommand(clap::Command::new("version").about("Print the version"))
 }
 
@@ -146,9 +124,7 @@ fn separate(arguments: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Ve
             ours.push(argument);
             continue;
         };
-        let (name, value) = flag
-            .split_once('=')
-            .map_or((flag, None), |(name, value)| (name, Some(value)));
+        let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
         let name = name.to_lowercase();
         if TRAEFIK_SECTIONS.contains(&name.split('.').next().unwrap_or_default()) {
             ignored.push(format!("the flag --{flag}"));
@@ -199,13 +175,7 @@ mod tests {
 
     #[test]
     fn flags_and_variables_of_traefik_are_named_as_ignored() {
-        let arguments = [
-            "--configFile=a.yaml",
-            "--entryPoints.web.address=:80",
-            "--log.level",
-            "DEBUG",
-            "--api",
-        ];
+        let arguments = ["--configFile=a.yaml", "--entryPoints.web.address=:80", "--log.level", "DEBUG", "--api"];
         let parsed = parse(&arguments, &["TRAEFIK_LOG_LEVEL", "TRAEFIK_OTHER", "PATH"]).expect("good arguments");
         let expected = [
             "the flag --entryPoints.web.address=:80",
@@ -220,10 +190,7 @@ mod tests {
     #[test]
     fn what_nobody_knows_is_wrong() {
         for arguments in [&["--confgFile=a"][..], &["serve"], &["--configFile"]] {
-            assert!(
-                matches!(parse(arguments, &[]), Err(Unusable::Wrong(_))),
-                "{arguments:?}"
-            );
+            assert!(matches!(parse(arguments, &[]), Err(Unusable::Wrong(_))), "{arguments:?}");
         }
         assert!(matches!(parse(&["--help"], &[]), Err(Unusable::Help(_))));
     }

@@ -16,25 +16,15 @@ pub struct Report {
 
 /// Everything that is wrong with a configuration; if nothing is, what it would serve.
 pub async fn check(found: Result<Found, Vec<Problem>>) -> anyhow::Result<Report> {
-    let Found {
-        settings,
-        file,
-        warnings,
-    } = match found {
+    let Found { settings, file, warnings } = match found {
         Ok(found) => found,
         Err(problems) => {
-            return Ok(Report {
-                text: listed(&problems),
-                good: false,
-            });
+            return Ok(Report { text: listed(&problems), good: false });
         }
     };
     let install = settings.install.clone();
     let snapshot = server::preview(settings).await?;
-    let problems: Vec<Problem> = warnings
-        .into_iter()
-        .chain(snapshot.items.all_problems().cloned())
-        .collect();
+    let problems: Vec<Problem> = warnings.into_iter().chain(snapshot.items.all_problems().cloned()).collect();
     let good = !problems.iter().any(Problem::is_error);
     let mut text = listed(&problems);
     if good {
@@ -49,43 +39,25 @@ pub async fn plugins(found: Result<Found, Vec<Problem>>) -> anyhow::Result<Repor
     let Found { settings, .. } = match found {
         Ok(found) => found,
         Err(problems) => {
-            return Ok(Report {
-                text: listed(&problems),
-                good: false,
-            });
+            return Ok(Report { text: listed(&problems), good: false });
         }
     };
-    let directory = settings
-        .install
-        .plugins
-        .directory
-        .clone()
-        .unwrap_or_else(|| settings.plugin_directory.clone());
+    let directory = settings.install.plugins.directory.clone().unwrap_or_else(|| settings.plugin_directory.clone());
     let snapshot = server::preview(settings).await?;
     let mut text = String::new();
     for entry in snapshot.plugins.iter() {
-        let version = entry
-            .plugin
-            .as_ref()
-            .map_or("-", |plugin| plugin.about.version.as_str());
+        let version = entry.plugin.as_ref().map_or("-", |plugin| plugin.about.version.as_str());
         line(&mut text, &format!("{} {version} ({})", entry.name, entry.origin));
         if let Some(plugin) = &entry.plugin {
             line(&mut text, &format!("  {}", plugin.about.summary));
-            let uses = if plugin.imports.is_empty() {
-                "nothing".to_owned()
-            } else {
-                plugin.imports.join(", ")
-            };
+            let uses = if plugin.imports.is_empty() { "nothing".to_owned() } else { plugin.imports.join(", ") };
             line(&mut text, &format!("  may use: {uses}"));
         }
         if let Some(problem) = &entry.problem {
             line(&mut text, &format!("  error: {problem}"));
         }
     }
-    line(
-        &mut text,
-        &format!("Plugins are found in `{}`, by their file names.", directory.display()),
-    );
+    line(&mut text, &format!("Plugins are found in `{}`, by their file names.", directory.display()));
     let good = snapshot.plugins.iter().all(|entry| entry.problem.is_none());
     Ok(Report { text, good })
 }
@@ -100,19 +72,12 @@ fn listed(problems: &[Problem]) -> String {
     }
     let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    line(
-        &mut text,
-        &format!("{}, {}", counted(errors, "error"), counted(warnings, "warning")),
-    );
+    line(&mut text, &format!("{}, {}", counted(errors, "error"), counted(warnings, "warning")));
     text
 }
 
 fn counted(count: usize, what: &str) -> String {
-    if count == 1 {
-        format!("1 {what}")
-    } else {
-        format!("{count} {what}s")
-    }
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn served(text: &mut String, name: &str, install: &Install, snapshot: &Snapshot) {
@@ -121,9 +86,7 @@ fn served(text: &mut String, name: &str, install: &Install, snapshot: &Snapshot)
         line(text, &format!("{entry_point} on {}", settings.address));
         let routers = snapshot.items.routers.iter().flat_map(|(name, status)| {
             let placed = status.serves.iter().flatten();
-            placed
-                .filter(|placed| *placed.entry_point == **entry_point)
-                .map(move |placed| (name, status, placed))
+            placed.filter(|placed| *placed.entry_point == **entry_point).map(move |placed| (name, status, placed))
         });
         let mut routers: Vec<_> = routers.collect();
         routers.sort_by_key(|(_, _, placed): &(_, _, &Placed)| std::cmp::Reverse(placed.route.priority));

@@ -59,19 +59,10 @@ pub(super) fn read<T: DeserializeOwned>(
     rest: &'static [Rest],
     skip: &[String],
 ) -> (Option<T>, Vec<Problem>) {
-    let mut pass = Pass {
-        rest,
-        skip: skip.iter().cloned().collect(),
-        notes: RefCell::default(),
-    };
+    let mut pass = Pass { rest, skip: skip.iter().cloned().collect(), notes: RefCell::default() };
     let mut wrong = Vec::new();
     for _ in 0..MOST_WRONG {
-        let reader = Reader {
-            pass: &pass,
-            node: node.clone(),
-            place: place.clone(),
-            key: key.to_owned(),
-        };
+        let reader = Reader { pass: &pass, node: node.clone(), place: place.clone(), key: key.to_owned() };
         let error = match T::deserialize(reader) {
             Ok(value) => return (Some(value), sorted(wrong, pass.notes.take())),
             Err(error) => error.located(key, place),
@@ -122,10 +113,7 @@ pub(super) fn duration_or_zero<'de, D: de::Deserializer<'de>>(deserializer: D) -
 /// For lists of networks: `10.0.0.0/8`, or single addresses.
 pub(super) fn networks<'de, D: de::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
-    texts
-        .iter()
-        .map(|text| scalar::network(text).map_err(de::Error::custom))
-        .collect()
+    texts.iter().map(|text| scalar::network(text).map_err(de::Error::custom)).collect()
 }
 
 /// For lists of status codes: `404`, `500-599`.
@@ -134,10 +122,7 @@ where
     D: de::Deserializer<'de>,
 {
     let texts = Vec::<String>::deserialize(deserializer)?;
-    texts
-        .iter()
-        .map(|text| scalar::status_codes(text).map_err(de::Error::custom))
-        .collect()
+    texts.iter().map(|text| scalar::status_codes(text).map_err(de::Error::custom)).collect()
 }
 
 /// One attempt to read a value.
@@ -157,12 +142,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn below(&self, key: String, place: &Place, node: Node) -> Self {
-        Self {
-            pass: self.pass,
-            node,
-            place: place.clone(),
-            key,
-        }
+        Self { pass: self.pass, node, place: place.clone(), key }
     }
 
     fn wrong(&self, message: impl fmt::Display) -> Error {
@@ -187,16 +167,13 @@ impl<'a> Reader<'a> {
     fn section(&self) -> Result<Vec<Entry>, Error> {
         match self.node.kind() {
             Kind::Null => Ok(Vec::new()),
-            Kind::Section(entries) => Ok(entries
-                .iter()
-                .filter(|entry| *entry.value.kind() != Kind::Null)
-                .cloned()
-                .collect()),
+            Kind::Section(entries) => {
+                Ok(entries.iter().filter(|entry| *entry.value.kind() != Kind::Null).cloned().collect())
+            }
             Kind::Scalar { .. } if self.node.is_plain("true") => Ok(Vec::new()),
-            Kind::Scalar { .. } if self.node.is_plain("false") => Err(Error {
-                is_off: true,
-                ..self.wrong("`false` cannot stand for a section")
-            }),
+            Kind::Scalar { .. } if self.node.is_plain("false") => {
+                Err(Error { is_off: true, ..self.wrong("`false` cannot stand for a section") })
+            }
             Kind::Scalar { text, .. } => Err(self.wrong(format!("`{text}` stands where a section is wanted"))),
             Kind::List(_) => Err(self.wrong("this is a list where a section is wanted")),
         }
@@ -224,11 +201,7 @@ impl<'a> Reader<'a> {
     fn fields(&self, section: &str, fields: &'static [&'static str]) -> Result<Vec<(&'static str, Entry)>, Error> {
         let mut found: Vec<(&'static str, Entry)> = Vec::new();
         for entry in self.section()? {
-            let Some(field) = fields
-                .iter()
-                .copied()
-                .find(|field| field.eq_ignore_ascii_case(&entry.key))
-            else {
+            let Some(field) = fields.iter().copied().find(|field| field.eq_ignore_ascii_case(&entry.key)) else {
                 self.note(section, fields, &entry);
                 continue;
             };
@@ -240,10 +213,8 @@ impl<'a> Reader<'a> {
                 Some((_, first)) if first.merged => *first = entry,
                 Some(_) if entry.merged => {}
                 Some((_, first)) => {
-                    let message = format!(
-                        "`{}` is already given as `{}` in line {}",
-                        entry.key, first.key, first.key_place.line
-                    );
+                    let message =
+                        format!("`{}` is already given as `{}` in line {}", entry.key, first.key, first.key_place.line);
                     let problem = Problem::error(join(&self.key, &entry.key), message).at(entry.key_place.clone());
                     self.pass
                         .notes
@@ -261,17 +232,9 @@ impl<'a> Reader<'a> {
             return;
         }
         let rest = || self.pass.rest.iter().filter(|rest| rest.section == section);
-        let known = |rest: &&Rest| {
-            rest.keys
-                .iter()
-                .any(|known| *known == ANY || known.eq_ignore_ascii_case(&entry.key))
-        };
-        let all = || {
-            fields
-                .iter()
-                .copied()
-                .chain(rest().flat_map(|rest| rest.keys.iter().copied()))
-        };
+        let known =
+            |rest: &&Rest| rest.keys.iter().any(|known| *known == ANY || known.eq_ignore_ascii_case(&entry.key));
+        let all = || fields.iter().copied().chain(rest().flat_map(|rest| rest.keys.iter().copied()));
         let name = &entry.key;
         let problem = match rest().find(known).map(|rest| rest.treat) {
             Some(Treat::Pass) => return,
@@ -285,11 +248,7 @@ impl<'a> Reader<'a> {
 }
 
 fn join(key: &str, below: &str) -> String {
-    if key.is_empty() {
-        below.to_owned()
-    } else {
-        format!("{key}.{below}")
-    }
+    if key.is_empty() { below.to_owned() } else { format!("{key}.{below}") }
 }
 
 macro_rules! numbers {
@@ -340,16 +299,8 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let mut entries = self.section()?;
         entries.retain(|entry| !self.pass.skip.contains(&join(&self.key, &entry.key)));
-        let entries = entries
-            .into_iter()
-            .map(|entry| (entry.key.clone(), entry))
-            .collect::<Vec<_>>()
-            .into_iter();
-        visitor.visit_map(Section {
-            reader: self,
-            entries,
-            value: None,
-        })
+        let entries = entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect::<Vec<_>>().into_iter();
+        visitor.visit_map(Section { reader: self, entries, value: None })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -359,15 +310,8 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         let entries = self.fields(name, fields)?.into_iter();
-        let entries = entries
-            .map(|(field, entry)| (field.to_owned(), entry))
-            .collect::<Vec<_>>()
-            .into_iter();
-        visitor.visit_map(Section {
-            reader: self,
-            entries,
-            value: None,
-        })
+        let entries = entries.map(|(field, entry)| (field.to_owned(), entry)).collect::<Vec<_>>().into_iter();
+        visitor.visit_map(Section { reader: self, entries, value: None })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -377,21 +321,10 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         let text = self.scalar("a name")?;
-        let Some(variant) = variants
-            .iter()
-            .copied()
-            .find(|variant| variant.eq_ignore_ascii_case(text))
-        else {
-            let list = variants
-                .iter()
-                .map(|variant| format!("`{variant}`"))
-                .collect::<Vec<_>>()
-                .join(", ");
+        let Some(variant) = variants.iter().copied().find(|variant| variant.eq_ignore_ascii_case(text)) else {
+            let list = variants.iter().map(|variant| format!("`{variant}`")).collect::<Vec<_>>().join(", ");
             let help = did_you_mean(text, variants.iter().copied());
-            return Err(Error {
-                help,
-                ..self.wrong(format!("`{text}` is none of {list}"))
-            });
+            return Err(Error { help, ..self.wrong(format!("`{text}` is none of {list}")) });
         };
         visitor.visit_enum(Variant(variant))
     }
@@ -430,8 +363,7 @@ impl<'de> MapAccess<'de> for Section<'_> {
         let (key, entry) = self.value.take().expect("serde asks for a value after its key");
         let key = join(&self.reader.key, &key);
         let reader = self.reader.below(key.clone(), entry.place(), entry.value.clone());
-        seed.deserialize(reader)
-            .map_err(|error| error.located(&key, entry.place()))
+        seed.deserialize(reader).map_err(|error| error.located(&key, entry.place()))
     }
 }
 
@@ -450,9 +382,7 @@ impl<'de> SeqAccess<'de> for List<'_> {
         let key = format!("{}[{index}]", self.reader.key);
         let place = node.place().clone();
         let reader = self.reader.below(key.clone(), &place, node);
-        seed.deserialize(reader)
-            .map(Some)
-            .map_err(|error| error.located(&key, &place))
+        seed.deserialize(reader).map(Some).map_err(|error| error.located(&key, &place))
     }
 }
 
@@ -511,9 +441,7 @@ impl Error {
     }
 
     fn problem(&self) -> Problem {
-        Problem::error(self.key.clone(), self.message.clone())
-            .at(self.place.clone())
-            .help(self.help.clone())
+        Problem::error(self.key.clone(), self.message.clone()).at(self.place.clone()).help(self.help.clone())
     }
 }
 
@@ -521,13 +449,7 @@ impl de::Error for Error {
     /// Text after a line break is the help.
     fn custom<T: fmt::Display>(message: T) -> Self {
         let (message, help) = scalar::split(&message.to_string());
-        Self {
-            message,
-            help,
-            key: String::new(),
-            place: None,
-            is_off: false,
-        }
+        Self { message, help, key: String::new(), place: None, is_off: false }
     }
 }
 

@@ -51,12 +51,7 @@ impl Files {
             (None, Some(filename)) => From::File(filename.clone()),
             (None, None) => From::Nowhere,
         };
-        Self {
-            from,
-            known: BTreeMap::new(),
-            merged: Arc::default(),
-            clashes: Vec::new(),
-        }
+        Self { from, known: BTreeMap::new(), merged: Arc::default(), clashes: Vec::new() }
     }
 
     /// One routing file that is part of the program. `name` stands for it in messages.
@@ -66,12 +61,7 @@ impl Files {
             Ok(None) => Default::default(),
             Err(problems) => (Arc::default(), problems),
         };
-        Self {
-            from: From::Text,
-            known: BTreeMap::new(),
-            merged,
-            clashes,
-        }
+        Self { from: From::Text, known: BTreeMap::new(), merged, clashes }
     }
 
     /// Reads all files and puts together what they say, with the problems that concern no single item. Nothing read so
@@ -94,10 +84,7 @@ impl Files {
         }
         if is_changed || !before.is_empty() {
             self.clashes.clear();
-            let contents: Vec<_> = files
-                .iter()
-                .filter_map(|file| self.known.get(file)?.content.as_ref())
-                .collect();
+            let contents: Vec<_> = files.iter().filter_map(|file| self.known.get(file)?.content.as_ref()).collect();
             self.merged = match contents.as_slice() {
                 [only] => Arc::clone(only),
                 several => {
@@ -122,12 +109,7 @@ impl Files {
             }
             From::File(file) => vec![file.clone()],
             From::Directory(directory) => {
-                let mut walk = Walk {
-                    known: &self.known,
-                    above: Vec::new(),
-                    files: Vec::new(),
-                    problems,
-                };
+                let mut walk = Walk { known: &self.known, above: Vec::new(), files: Vec::new(), problems };
                 walk.directory(directory);
                 walk.files
             }
@@ -168,14 +150,9 @@ impl Walk<'_> {
             }
             Ok(None) => {}
             Err(error) => {
-                let text = format!(
-                    "the directory `{}` cannot be read: {}",
-                    directory.display(),
-                    reason(&error)
-                );
+                let text = format!("the directory `{}` cannot be read: {}", directory.display(), reason(&error));
                 self.problems.push(Problem::error("providers.file.directory", text));
-                self.files
-                    .extend(self.known.keys().filter(|file| file.starts_with(directory)).cloned());
+                self.files.extend(self.known.keys().filter(|file| file.starts_with(directory)).cloned());
             }
         }
     }
@@ -245,11 +222,7 @@ fn refresh(file: &Path, old: Known) -> Known {
         Err(error) => {
             let text = format!("`{}` cannot be read: {}", file.display(), reason(&error));
             let problems = kept(vec![Problem::error("", text)], old.content.is_some());
-            return Known {
-                bytes: None,
-                problems,
-                content: old.content,
-            };
+            return Known { bytes: None, problems, content: old.content };
         }
     };
     if old.bytes.as_ref() == Some(&bytes) {
@@ -265,11 +238,7 @@ fn refresh(file: &Path, old: Known) -> Known {
         Ok(None) => (Vec::new(), None),
         Err(problems) => (kept(problems, old.content.is_some()), old.content),
     };
-    Known {
-        bytes: Some(bytes),
-        problems,
-        content,
-    }
+    Known { bytes: Some(bytes), problems, content }
 }
 
 fn kept(mut problems: Vec<Problem>, is_kept: bool) -> Vec<Problem> {
@@ -325,11 +294,7 @@ fn template(file: &Arc<Path>, text: &str) -> Option<Place> {
     };
     text.lines().enumerate().find_map(|(line, content)| {
         let column = column(content)?;
-        Some(Place {
-            file: Arc::clone(file),
-            line: line + 1,
-            column,
-        })
+        Some(Place { file: Arc::clone(file), line: line + 1, column })
     })
 }
 
@@ -404,10 +369,7 @@ mod tests {
         }
 
         fn files(&self) -> Files {
-            Files::new(&FileProvider {
-                directory: Some(self.0.clone()),
-                ..FileProvider::default()
-            })
+            Files::new(&FileProvider { directory: Some(self.0.clone()), ..FileProvider::default() })
         }
     }
 
@@ -426,10 +388,7 @@ mod tests {
         let (routing, problems) = files.read();
         let routers: Vec<&str> = routing.routers.keys().map(String::as_str).collect();
         let shown = problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n");
-        (
-            routers.join(" "),
-            shown.replace(&format!("{}/", folder.0.display()), ""),
-        )
+        (routers.join(" "), shown.replace(&format!("{}/", folder.0.display()), ""))
     }
 
     #[test]
@@ -439,14 +398,7 @@ mod tests {
         folder.write("a/deep/x.YML", &router("two"));
         folder.write("c.yml", &router("one"));
         folder.write("d.toml", "");
-        for hidden in [
-            ".hidden.yaml",
-            "..data/x.yaml",
-            "#x.yaml",
-            "~$x.yaml",
-            "x.yaml~",
-            "notes.txt",
-        ] {
+        for hidden in [".hidden.yaml", "..data/x.yaml", "#x.yaml", "~$x.yaml", "x.yaml~", "notes.txt"] {
             folder.write(hidden, "nonsense: [");
         }
         let mut files = folder.files();
@@ -468,10 +420,7 @@ mod tests {
         assert_eq!(read(&mut files, &folder), ("a".to_owned(), String::new()));
         for (text, expected) in [
             ("http: [", "this is no YAML"),
-            (
-                "",
-                "warning: `a.yaml` is empty now; the file keeps its last good content",
-            ),
+            ("", "warning: `a.yaml` is empty now; the file keeps its last good content"),
             ("# later\n", "is empty now"),
             ("{{ range }}", "error: a.yaml:1:1: `{{` opens a Go template"),
         ] {
@@ -479,10 +428,7 @@ mod tests {
             let (routers, problems) = read(&mut files, &folder);
             assert_eq!(routers, "a", "{text}");
             assert!(problems.contains(expected), "{text}: {problems}");
-            assert!(
-                problems.contains("; the file keeps its last good content"),
-                "{problems}"
-            );
+            assert!(problems.contains("; the file keeps its last good content"), "{problems}");
             assert_eq!(read(&mut files, &folder), (routers, problems), "the same again");
         }
         folder.write("a.yaml", &router("new"));
@@ -510,16 +456,10 @@ mod tests {
     fn a_missing_directory_is_looked_for_again() {
         let folder = Folder::new("missing");
         let directory = folder.0.join("dyn");
-        let mut files = Files::new(&FileProvider {
-            directory: Some(directory.clone()),
-            ..FileProvider::default()
-        });
+        let mut files = Files::new(&FileProvider { directory: Some(directory.clone()), ..FileProvider::default() });
         let (routers, problems) = read(&mut files, &folder);
         assert_eq!(routers, "");
-        assert_eq!(
-            problems,
-            "error: providers.file.directory: the directory `dyn` cannot be read: it does not exist"
-        );
+        assert_eq!(problems, "error: providers.file.directory: the directory `dyn` cannot be read: it does not exist");
         folder.write("dyn/a.yaml", &router("a"));
         assert_eq!(read(&mut files, &folder), ("a".to_owned(), String::new()));
         fs::rename(&directory, folder.0.join("gone")).expect("the directory is there");
@@ -530,26 +470,15 @@ mod tests {
     fn one_file() {
         let folder = Folder::new("one");
         let filename = Some(folder.0.join("a.yaml"));
-        let mut files = Files::new(&FileProvider {
-            filename,
-            ..FileProvider::default()
-        });
-        assert_eq!(
-            read(&mut files, &folder).1,
-            "error: `a.yaml` cannot be read: it does not exist"
-        );
+        let mut files = Files::new(&FileProvider { filename, ..FileProvider::default() });
+        assert_eq!(read(&mut files, &folder).1, "error: `a.yaml` cannot be read: it does not exist");
         folder.write("a.yaml", &router("a"));
         assert_eq!(read(&mut files, &folder), ("a".to_owned(), String::new()));
         let filename = Some(folder.0.join("a.toml"));
-        let mut files = Files::new(&FileProvider {
-            filename,
-            ..FileProvider::default()
-        });
+        let mut files = Files::new(&FileProvider { filename, ..FileProvider::default() });
         assert!(read(&mut files, &folder).1.starts_with("warning: `a.toml` is not read"));
         assert!(
-            Files::new(&FileProvider::default()).read().1[0]
-                .message
-                .contains("neither `directory` nor `filename`")
+            Files::new(&FileProvider::default()).read().1[0].message.contains("neither `directory` nor `filename`")
         );
     }
 

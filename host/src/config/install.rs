@@ -173,10 +173,7 @@ pub struct AccessLogHeaders {
 
 impl Default for AccessLogHeaders {
     fn default() -> Self {
-        Self {
-            default_mode: FieldMode::Drop,
-            names: BTreeMap::new(),
-        }
+        Self { default_mode: FieldMode::Drop, names: BTreeMap::new() }
     }
 }
 
@@ -231,11 +228,7 @@ pub struct Ping {
 
 impl Default for Ping {
     fn default() -> Self {
-        Self {
-            entry_point: "traefik".to_owned(),
-            manual_routing: false,
-            terminating_status_code: 503,
-        }
+        Self { entry_point: "traefik".to_owned(), manual_routing: false, terminating_status_code: 503 }
     }
 }
 
@@ -303,12 +296,7 @@ pub struct RedirectEntryPoint {
 
 impl Default for RedirectEntryPoint {
     fn default() -> Self {
-        Self {
-            to: String::new(),
-            scheme: "https".to_owned(),
-            permanent: true,
-            priority: i64::MAX - 1,
-        }
+        Self { to: String::new(), scheme: "https".to_owned(), permanent: true, priority: i64::MAX - 1 }
     }
 }
 
@@ -353,10 +341,7 @@ pub struct LifeCycle {
 
 impl Default for LifeCycle {
     fn default() -> Self {
-        Self {
-            request_accept_grace_timeout: Duration::ZERO,
-            grace_timeout: Duration::from_secs(10),
-        }
+        Self { request_accept_grace_timeout: Duration::ZERO, grace_timeout: Duration::from_secs(10) }
     }
 }
 
@@ -386,9 +371,7 @@ pub struct Http2 {
 
 impl Default for Http2 {
     fn default() -> Self {
-        Self {
-            max_concurrent_streams: 250,
-        }
+        Self { max_concurrent_streams: 250 }
     }
 }
 
@@ -405,10 +388,7 @@ pub struct Providers {
 
 impl Default for Providers {
     fn default() -> Self {
-        Self {
-            providers_throttle_duration: Duration::from_secs(2),
-            file: None,
-        }
+        Self { providers_throttle_duration: Duration::from_secs(2), file: None }
     }
 }
 
@@ -427,12 +407,7 @@ pub struct FileProvider {
 
 impl Default for FileProvider {
     fn default() -> Self {
-        Self {
-            directory: None,
-            filename: None,
-            watch: true,
-            debug_log_generated_template: false,
-        }
+        Self { directory: None, filename: None, watch: true, debug_log_generated_template: false }
     }
 }
 
@@ -453,9 +428,7 @@ pub struct Acme {
 
 impl Default for Acme {
     fn default() -> Self {
-        Self {
-            storage: PathBuf::from("acme.json"),
-        }
+        Self { storage: PathBuf::from("acme.json") }
     }
 }
 

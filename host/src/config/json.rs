@@ -20,10 +20,7 @@ impl Node {
     /// All problems, with places, and with whole keys where [`Node::key`] is known.
     pub fn to_json(&self, schema: &Value) -> Result<Value, Vec<Problem>> {
         let mut writer = Writer { problems: Vec::new() };
-        let at = At {
-            key: self.key().to_owned(),
-            place: self.place().clone(),
-        };
+        let at = At { key: self.key().to_owned(), place: self.place().clone() };
         let value = match self.kind() {
             Kind::Null => writer.object(&at, &[], schema),
             _ if self.is_plain("true") => writer.object(&at, &[], schema),
@@ -130,10 +127,7 @@ impl Writer {
         let schema = &schema["items"];
         let mut values = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
-            let at = At {
-                key: format!("{}[{index}]", at.key),
-                place: item.place().clone(),
-            };
+            let at = At { key: format!("{}[{index}]", at.key), place: item.place().clone() };
             values.extend(self.value(&at, item, schema));
         }
         Value::Array(values)
@@ -147,34 +141,18 @@ impl Writer {
             let Some((name, schema)) = self.member(at, entry, properties, &schema["additionalProperties"]) else {
                 continue;
             };
-            let at = At {
-                key: join(&at.key, name),
-                place: entry.place().clone(),
-            };
+            let at = At { key: join(&at.key, name), place: entry.place().clone() };
             if !members.contains_key(name) {
                 if let Some(value) = self.value(&at, &entry.value, schema) {
                     members.insert(name.to_owned(), value);
                 }
             } else if !entry.merged {
-                self.note(
-                    &At {
-                        place: entry.key_place.clone(),
-                        ..at
-                    },
-                    format!("`{}` is given twice", entry.key),
-                );
+                self.note(&At { place: entry.key_place.clone(), ..at }, format!("`{}` is given twice", entry.key));
             }
         }
-        let required = schema["required"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str);
+        let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
         for name in required.filter(|name| !members.contains_key(*name)) {
-            let wrong = self
-                .problems
-                .iter()
-                .any(|problem| problem.key.starts_with(&join(&at.key, name)));
+            let wrong = self.problems.iter().any(|problem| problem.key.starts_with(&join(&at.key, name)));
             if !wrong {
                 self.note(at, format!("`{name}` is missing"));
             }
@@ -191,19 +169,11 @@ impl Writer {
         additional: &'a Value,
     ) -> Option<(&'a str, &'a Value)> {
         let exact = properties.get_key_value(&entry.key);
-        let known = exact.or_else(|| {
-            properties
-                .iter()
-                .find(|(name, _)| name.eq_ignore_ascii_case(&entry.key))
-        });
+        let known = exact.or_else(|| properties.iter().find(|(name, _)| name.eq_ignore_ascii_case(&entry.key)));
         if let Some((name, schema)) = known {
             return Some((name, schema));
         }
-        let open = if properties.is_empty() {
-            *additional != Value::Bool(false)
-        } else {
-            accepts_more(additional)
-        };
+        let open = if properties.is_empty() { *additional != Value::Bool(false) } else { accepts_more(additional) };
         if open {
             return Some((&entry.key, additional));
         }
@@ -219,14 +189,9 @@ impl Writer {
             && !allowed.contains(value)
         {
             let names: Vec<&str> = allowed.iter().filter_map(Value::as_str).collect();
-            let list = allowed
-                .iter()
-                .map(|one| format!("`{}`", plain(one)))
-                .collect::<Vec<_>>()
-                .join(", ");
+            let list = allowed.iter().map(|one| format!("`{}`", plain(one))).collect::<Vec<_>>().join(", ");
             let problem = Problem::error(at.key.clone(), format!("`{text}` is none of {list}"));
-            self.problems
-                .push(problem.at(at.place.clone()).help(did_you_mean(text, names)));
+            self.problems.push(problem.at(at.place.clone()).help(did_you_mean(text, names)));
         }
         let Some(number) = value.as_f64() else { return };
         if let Some(least) = schema["minimum"].as_f64().filter(|least| number < *least) {
@@ -249,17 +214,12 @@ impl Writer {
 
     fn note(&mut self, at: &At, message: String) {
         let (message, help) = scalar::split(&message);
-        self.problems
-            .push(Problem::error(at.key.clone(), message).at(at.place.clone()).help(help));
+        self.problems.push(Problem::error(at.key.clone(), message).at(at.place.clone()).help(help));
     }
 }
 
 fn join(key: &str, below: &str) -> String {
-    if key.is_empty() {
-        below.to_owned()
-    } else {
-        format!("{key}.{below}")
-    }
+    if key.is_empty() { below.to_owned() } else { format!("{key}.{below}") }
 }
 
 /// The types that a schema names or implies.
@@ -295,23 +255,15 @@ fn integer(text: &str) -> Result<Value, String> {
         small.or_else(|_| u64::try_from(number).map(Number::from)).ok()
     };
     let number = scalar::whole(text).ok_or_else(|| format!("`{text}` is not a whole number"))?;
-    fits(number)
-        .map(Value::Number)
-        .ok_or_else(|| format!("`{text}` is too large"))
+    fits(number).map(Value::Number).ok_or_else(|| format!("`{text}` is too large"))
 }
 
 fn real(text: &str) -> Result<Value, String> {
     if let Ok(number) = integer(text) {
         return Ok(number);
     }
-    let number = text
-        .parse()
-        .ok()
-        .filter(|_| text.contains(|digit: char| digit.is_ascii_digit()));
-    number
-        .and_then(Number::from_f64)
-        .map(Value::Number)
-        .ok_or_else(|| format!("`{text}` is not a number"))
+    let number = text.parse().ok().filter(|_| text.contains(|digit: char| digit.is_ascii_digit()));
+    number.and_then(Number::from_f64).map(Value::Number).ok_or_else(|| format!("`{text}` is not a number"))
 }
 
 /// YAML's core schema for one scalar.
@@ -341,9 +293,7 @@ mod tests {
 
     fn convert(yaml: &str, schema: &Value) -> Result<Value, Vec<String>> {
         let file: Arc<Path> = Arc::from(Path::new("t.yaml"));
-        let node = tree::parse(&file, &format!("m: {yaml}"))
-            .expect("YAML")
-            .expect("content");
+        let node = tree::parse(&file, &format!("m: {yaml}")).expect("YAML").expect("content");
         let entry = node.entry("m").expect("the key is there");
         let shown = |problems: Vec<Problem>| problems.iter().map(|problem| problem.to_string()).collect();
         entry.value.named("m".to_owned()).to_json(schema).map_err(shown)
@@ -369,27 +319,15 @@ mod tests {
     fn what_the_schema_wants() {
         for (yaml, expected) in [
             ("{users: 'a, b'}", json!({"users": ["a", "b"]})),
-            (
-                "{USERS: [1, yes], removeheader: 'true'}",
-                json!({"users": ["1", "yes"], "removeHeader": true}),
-            ),
-            (
-                "{users: [], stsSeconds: '0x10', ratio: 1.50}",
-                json!({"users": [], "stsSeconds": 16, "ratio": 1.5}),
-            ),
+            ("{USERS: [1, yes], removeheader: 'true'}", json!({"users": ["1", "yes"], "removeHeader": true})),
+            ("{users: [], stsSeconds: '0x10', ratio: 1.50}", json!({"users": [], "stsSeconds": 16, "ratio": 1.5})),
             (
                 "{users: [], headers: {X-a: 1.50, x-A: 2020-01-02, b: }}",
                 json!({"users": [], "headers": {"X-a": "1.50", "x-A": "2020-01-02"}}),
             ),
-            (
-                "{users: [], mode: keep, headers: true}",
-                json!({"users": [], "mode": "keep", "headers": {}}),
-            ),
+            ("{users: [], mode: keep, headers: true}", json!({"users": [], "mode": "keep", "headers": {}})),
             ("{users: [], status: 404}", json!({"users": [], "status": 404})),
-            (
-                "{users: [], status: 400-499}",
-                json!({"users": [], "status": "400-499"}),
-            ),
+            ("{users: [], status: 400-499}", json!({"users": [], "status": "400-499"})),
             ("{users: [], headers: false}", json!({"users": []})),
         ] {
             assert_eq!(convert(yaml, &schema()), Ok(expected), "{yaml}");
@@ -402,14 +340,8 @@ mod tests {
             ("{}", "error: t.yaml:1:4: m: `users` is missing"),
             ("true", "error: t.yaml:1:4: m: `users` is missing"),
             ("[1]", "error: t.yaml:1:4: m: this is a list where a section is wanted"),
-            (
-                "{users: {a: 1}}",
-                "error: t.yaml:1:5: m.users: this is a section where a list is wanted",
-            ),
-            (
-                "{users: [[a]]}",
-                "error: t.yaml:1:13: m.users[0]: this is a list where text is wanted",
-            ),
+            ("{users: {a: 1}}", "error: t.yaml:1:5: m.users: this is a section where a list is wanted"),
+            ("{users: [[a]]}", "error: t.yaml:1:13: m.users[0]: this is a list where text is wanted"),
             (
                 "{users: a, user: b}",
                 "error: t.yaml:1:15: m.user: `user` is not a known key\n  help: did you mean `users`?",
@@ -418,26 +350,14 @@ mod tests {
                 "{users: a, removeHeader: yes}",
                 "error: t.yaml:1:29: m.removeHeader: `yes` is neither `true` nor `false`\n  help: write `true`",
             ),
-            (
-                "{users: a, stsSeconds: 101}",
-                "error: t.yaml:1:27: m.stsSeconds: `101` is more than 100",
-            ),
-            (
-                "{users: a, stsSeconds: -1}",
-                "error: t.yaml:1:27: m.stsSeconds: `-1` is less than 0",
-            ),
-            (
-                "{users: a, stsSeconds: x}",
-                "error: t.yaml:1:27: m.stsSeconds: `x` is not a whole number",
-            ),
+            ("{users: a, stsSeconds: 101}", "error: t.yaml:1:27: m.stsSeconds: `101` is more than 100"),
+            ("{users: a, stsSeconds: -1}", "error: t.yaml:1:27: m.stsSeconds: `-1` is less than 0"),
+            ("{users: a, stsSeconds: x}", "error: t.yaml:1:27: m.stsSeconds: `x` is not a whole number"),
             (
                 "{users: a, mode: kep}",
                 "error: t.yaml:1:21: m.mode: `kep` is none of `keep`, `drop`\n  help: did you mean `keep`?",
             ),
-            (
-                "{users: a, Users: b}",
-                "error: t.yaml:1:15: m.users: `Users` is given twice",
-            ),
+            ("{users: a, Users: b}", "error: t.yaml:1:15: m.users: `Users` is given twice"),
         ] {
             assert_eq!(convert(yaml, &schema()), Err(vec![expected.to_owned()]), "{yaml}");
         }

@@ -33,13 +33,8 @@ impl Routing {
             .chain(self.services.values().flat_map(Item::problems))
             .chain(self.middlewares.values().flat_map(Item::problems))
             .chain(self.servers_transports.values().flat_map(Item::problems));
-        let tls = (self
-            .tls
-            .certificates
-            .iter()
-            .chain(&self.tls.default_certificate)
-            .flat_map(Item::problems))
-        .chain(self.tls.options.values().flat_map(Item::problems));
+        let tls = (self.tls.certificates.iter().chain(&self.tls.default_certificate).flat_map(Item::problems))
+            .chain(self.tls.options.values().flat_map(Item::problems));
         http.chain(tls)
     }
 }
@@ -142,9 +137,7 @@ pub struct ResponseForwarding {
 
 impl Default for ResponseForwarding {
     fn default() -> Self {
-        Self {
-            flush_interval: Duration::from_millis(100),
-        }
+        Self { flush_interval: Duration::from_millis(100) }
     }
 }
 

@@ -67,11 +67,7 @@ pub(super) fn text<'a>(file: &Arc<Path>, bytes: &'a [u8]) -> Result<&'a str, Pro
     let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    let problem = Problem::error("", "the file is not UTF-8 text").at(Place {
-        file: Arc::clone(file),
-        line,
-        column,
-    });
+    let problem = Problem::error("", "the file is not UTF-8 text").at(Place { file: Arc::clone(file), line, column });
     Err(problem.help("save it with the encoding UTF-8".to_owned()))
 }
 
@@ -91,18 +87,12 @@ impl Node {
 
     /// The same value as one that knows its key.
     pub(super) fn named(&self, key: String) -> Self {
-        Self(Arc::new(Inner {
-            key,
-            ..(*self.0).clone()
-        }))
+        Self(Arc::new(Inner { key, ..(*self.0).clone() }))
     }
 
     /// A part of a scalar as a node of its own.
     pub(super) fn part(&self, text: &str) -> Self {
-        let kind = Kind::Scalar {
-            text: text.to_owned(),
-            plain: true,
-        };
+        let kind = Kind::Scalar { text: text.to_owned(), plain: true };
         Self::new(self.0.place.clone(), kind)
     }
 
@@ -138,9 +128,7 @@ impl Node {
 
     /// The entry below a path such as `tls.options`, in any case of keys.
     pub(super) fn entry(&self, path: &str) -> Option<&Entry> {
-        let (first, rest) = path
-            .split_once('.')
-            .map_or((path, None), |(first, rest)| (first, Some(rest)));
+        let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
         let entry = pick(self.entries(), first)?;
         match rest {
             Some(rest) => entry.value.entry(rest),
@@ -184,13 +172,7 @@ impl Node {
             Kind::List(items) => measure(items.iter()),
             Kind::Section(entries) => measure(entries.iter().map(|entry| &entry.value)),
         };
-        Self(Arc::new(Inner {
-            place,
-            key: String::new(),
-            kind,
-            size,
-            height,
-        }))
+        Self(Arc::new(Inner { place, key: String::new(), kind, size, height }))
     }
 }
 
@@ -223,10 +205,9 @@ impl fmt::Debug for Node {
             Kind::Scalar { text, plain: true } => f.write_str(text),
             Kind::Scalar { text, plain: false } => write!(f, "{text:?}"),
             Kind::List(items) => f.debug_list().entries(items).finish(),
-            Kind::Section(entries) => f
-                .debug_map()
-                .entries(entries.iter().map(|entry| (&entry.key, &entry.value)))
-                .finish(),
+            Kind::Section(entries) => {
+                f.debug_map().entries(entries.iter().map(|entry| (&entry.key, &entry.value))).finish()
+            }
         }
     }
 }
@@ -237,9 +218,7 @@ fn pick<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Entry> {
 }
 
 fn measure<'a>(children: impl Iterator<Item = &'a Node>) -> (usize, usize) {
-    children.fold((1, 1), |(size, height), child| {
-        (size.saturating_add(child.0.size), height.max(child.0.height + 1))
-    })
+    children.fold((1, 1), |(size, height), child| (size.saturating_add(child.0.size), height.max(child.0.height + 1)))
 }
 
 #[cfg(test)]
@@ -270,14 +249,8 @@ mod tests {
             ("---\n---\na: 1\n", "None"),
             ("a: 1\n---\nb: 2\n", "Some({\"a\": 1})"),
             ("\u{feff}a: 1.10\r\nb: yes\r\n", "Some({\"a\": 1.10, \"b\": yes})"),
-            (
-                "a: ~\nb:\nc: ''\nd: \"null\"\n",
-                "Some({\"a\": null, \"b\": null, \"c\": \"\", \"d\": \"null\"})",
-            ),
-            (
-                "a: !!str 12\nb: |\n  x\n  y\n",
-                "Some({\"a\": \"12\", \"b\": \"x\\ny\\n\"})",
-            ),
+            ("a: ~\nb:\nc: ''\nd: \"null\"\n", "Some({\"a\": null, \"b\": null, \"c\": \"\", \"d\": \"null\"})"),
+            ("a: !!str 12\nb: |\n  x\n  y\n", "Some({\"a\": \"12\", \"b\": \"x\\ny\\n\"})"),
             (
                 "a: &x {b: 1, c: 2}\nd: {<<: *x, c: 3}\n",
                 "Some({\"a\": {\"b\": 1, \"c\": 2}, \"d\": {\"c\": 3, \"b\": 1}})",
@@ -290,9 +263,7 @@ mod tests {
 
     #[test]
     fn places() {
-        let node = tree("http:\n  routers:\n    r1: {rule: x, middlewares: [a, b]}\n")
-            .expect("YAML")
-            .expect("content");
+        let node = tree("http:\n  routers:\n    r1: {rule: x, middlewares: [a, b]}\n").expect("YAML").expect("content");
         for (path, expected) in [
             ("http", Some("t.yaml:1:1")),
             ("HTTP.Routers.r1.rule", Some("t.yaml:3:16")),
@@ -301,11 +272,7 @@ mod tests {
             ("http.routers.r1.rule.more", Some("t.yaml:3:16")),
             ("tls", None),
         ] {
-            assert_eq!(
-                node.find(path).map(|place| place.to_string()).as_deref(),
-                expected,
-                "{path}"
-            );
+            assert_eq!(node.find(path).map(|place| place.to_string()).as_deref(), expected, "{path}");
         }
     }
 
@@ -316,17 +283,9 @@ mod tests {
             let alias = format!("*a{}", level - 1);
             laughs += &format!("a{level}: &a{level} [{}]\n", [alias.as_str(); 9].join(", "));
         }
-        assert!(
-            shown(&laughs).contains("aliases stand for more than"),
-            "{}",
-            shown(&laughs)
-        );
+        assert!(shown(&laughs).contains("aliases stand for more than"), "{}", shown(&laughs));
 
-        assert!(
-            shown("a: &x [*x]\n").contains("inside the value"),
-            "{}",
-            shown("a: &x [*x]\n")
-        );
+        assert!(shown("a: &x [*x]\n").contains("inside the value"), "{}", shown("a: &x [*x]\n"));
         assert!(shown(&"[".repeat(5000)).starts_with("error: "));
         let deep: String = (0..500).map(|level| format!("{}a:\n", " ".repeat(level))).collect();
         assert!(shown(&deep).contains("levels deep"));

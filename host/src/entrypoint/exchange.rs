@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::{Activity, Served, forwarded};
-use crate::http::{Body, Failure, Observer, Request, Response, routing_host};
+use crate::http::{Body, Failure, Observer, Request, Response, X_FORWARDED_FOR, routing_host};
 use crate::middleware::Outcome;
 use crate::router::{Route, Target};
 use crate::rule::Subject;
@@ -31,26 +31,13 @@ pub(super) async fn answer(
 ) -> Result<http::Response<Body>, Infallible> {
     let mut record = Record::begin(&served, &request);
     let version = request.version();
-    let Outcome {
-        mut response,
-        upstream,
-        failure,
-    } = served.outcome(request, &mut record).await;
-    if let Some(failure) = &failure {
-        served.log_failure(failure, &record);
-    }
+    let Outcome { mut response, server, failure } = served.outcome(request, &mut record).await;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         served.activity.becomes_tunnel();
     } else if version < Version::HTTP_2 && served.is_worn_out(record.ordinal) {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    record.answered(
-        &response,
-        upstream.map(|upstream| Arc::clone(&upstream.url)),
-        failure.as_ref(),
-    );
+    record.answered(&response, server, failure.as_ref());
     let (head, body) = response.into_parts();
     Ok(Response::from_parts(head, body.observed(record)))
 }
@@ -61,29 +48,30 @@ impl Served {
         if let Err(failure) = self.normalise(&mut head) {
             return failure.into();
         }
-        let snapshot = self.worker.live.load_full();
+        let snapshot = self.worker.live.snapshot();
         if self.is_misdirected(&snapshot, &head.headers) {
             return Failure::Misdirected.into();
         }
         let client = self.connection.client.ip();
         let trusted = self.entry_point.trust.includes(client);
-        let route = self.route(&snapshot, &head).cloned();
-        let Some(route) = route else {
+        let Some(route) = self.route(&snapshot, &head) else {
             return Failure::NoRouter.into();
         };
-        record.routed(&route);
+        record.routed(route);
+        if trusted {
+            record.forwarded_for(&head.headers);
+        }
         let Target::Serve(chain) = &route.target else {
             return Failure::RouterDisabled.into();
         };
         forwarded::set(&mut head.headers, &self.connection, trusted, &self.worker.host_name);
         let original = head.uri.clone();
-        let request = Request {
-            head,
-            body: body.into(),
-            original,
-            connection: Arc::clone(&self.connection),
-        };
-        chain.run(&self.worker.resources, &route.name, request).await
+        let request = Request { head, body: body.into(), original, connection: Arc::clone(&self.connection) };
+        let outcome = chain.run(&self.worker.resources, &route.name, request).await;
+        if let Some(failure) = &outcome.failure {
+            self.log_failure(failure, &route.name);
+        }
+        outcome
     }
 
     /// Gives the head the form that [`Request`] promises, or refuses it.
@@ -93,10 +81,7 @@ impl Served {
         }
         if let Some(authority) = head.uri.authority() {
             // The target's authority wins over the field (RFC 9112, section 3.2.2; RFC 9113, section 8.3.1).
-            let host = authority
-                .as_str()
-                .rsplit_once('@')
-                .map_or(authority.as_str(), |(_, host)| host);
+            let host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
             let host = HeaderValue::from_str(host).map_err(|_| Failure::BadRequest("the authority is not ASCII"))?;
             head.headers.insert(HOST, host);
         } else {
@@ -119,10 +104,7 @@ impl Served {
     /// Whether the connection was made with other TLS options than the host demands: mutual TLS, for example.
     fn is_misdirected(&self, snapshot: &Snapshot, headers: &HeaderMap) -> bool {
         self.tls_options.as_ref().is_some_and(|agreed| {
-            snapshot
-                .tls
-                .option_set_of(&self.entry_point.name, routing_host(authority(headers)))
-                != agreed
+            snapshot.tls.option_set_of(&self.entry_point.name, routing_host(authority(headers))) != agreed
         })
     }
 
@@ -140,28 +122,17 @@ impl Served {
             headers: &head.headers,
             client: self.connection.client.ip(),
         };
-        snapshot
-            .routes(&self.entry_point.name, self.connection.tls.is_some())?
-            .find(&subject)
+        snapshot.routes(&self.entry_point.name, self.connection.tls.is_some())?.find(&subject)
     }
 
     /// Whether the connection has served as much or as long as it may.
     fn is_worn_out(&self, ordinal: u64) -> bool {
-        self.entry_point
-            .keep_alive_requests_at_most
-            .is_some_and(|limit| ordinal >= limit)
-            || self
-                .entry_point
-                .keep_alive_time_at_most
-                .is_some_and(|limit| self.activity.age() >= limit)
+        self.entry_point.keep_alive_requests_at_most.is_some_and(|limit| ordinal >= limit)
+            || self.entry_point.keep_alive_time_at_most.is_some_and(|limit| self.activity.age() >= limit)
     }
 
-    fn log_failure(&self, failure: &Failure, record: &Record) {
-        let router = record.route.as_ref().map_or("-", |route| &route.name);
-        let noteworthy = matches!(
-            failure,
-            Failure::Plugin(_) | Failure::PluginBusy(_) | Failure::BadServer(_)
-        );
+    fn log_failure(&self, failure: &Failure, router: &str) {
+        let noteworthy = matches!(failure, Failure::Plugin(_) | Failure::PluginBusy(_) | Failure::BadServer(_));
         let last = &self.worker.last_failure;
         if noteworthy && last.get().is_none_or(|last| last.elapsed() >= FAILURE_LOG_INTERVAL) {
             last.set(Some(Instant::now()));
@@ -173,17 +144,13 @@ impl Served {
 }
 
 fn authority(headers: &HeaderMap) -> &str {
-    headers
-        .get(HOST)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
+    headers.get(HOST).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// The time between a request's head and the last byte of its response. Dropped early, the client has gone.
 struct Record {
     activity: Arc<Activity>,
     ordinal: u64,
-    route: Option<Arc<Route>>,
     log: Option<Box<Logged>>,
 }
 
@@ -195,28 +162,25 @@ struct Logged {
 
 impl Record {
     fn begin(served: &Served, request: &http::Request<Incoming>) -> Self {
-        let wanted = served
-            .worker
-            .access_log
-            .as_ref()
-            .filter(|_| served.entry_point.access_log);
+        let wanted = served.worker.access_log.as_ref().filter(|_| served.entry_point.access_log);
         let log = wanted.map(|to| Box::new(Logged::begin(to, served, request)));
-        Self {
-            activity: Arc::clone(&served.activity),
-            ordinal: served.activity.request_begins(),
-            route: None,
-            log,
-        }
+        Self { activity: Arc::clone(&served.activity), ordinal: served.activity.request_begins(), log }
     }
 
     fn routed(&mut self, route: &Arc<Route>) {
-        self.route = Some(Arc::clone(route));
         if !route.access_log {
             self.log = None;
         }
         if let Some(log) = &mut self.log {
             log.entry.router = Some(Arc::clone(&route.name));
             log.entry.service = Some(Arc::clone(&route.service));
+        }
+    }
+
+    /// A trusted proxy says who the client is.
+    fn forwarded_for(&mut self, headers: &HeaderMap) {
+        if let Some(log) = &mut self.log {
+            log.entry.forwarded_for = headers.get(&X_FORWARDED_FOR).cloned();
         }
     }
 
@@ -227,12 +191,7 @@ impl Record {
         if server.is_some() {
             let headers = log.entry.response_headers.clone();
             let duration = log.begun.elapsed();
-            log.entry.origin = Some(Origin {
-                status: log.entry.status,
-                size: 0,
-                duration,
-                headers,
-            });
+            log.entry.origin = Some(Origin { status: log.entry.status, size: 0, duration, headers });
         }
         log.entry.server = server;
     }
@@ -242,16 +201,9 @@ impl Logged {
     fn begin(to: &Arc<AccessLog>, served: &Served, request: &http::Request<Incoming>) -> Self {
         let mut entry = to.begin(request, served.connection.client, &served.entry_point.name);
         entry.user = user(request.headers());
-        entry.tls = served.connection.tls.as_ref().map(|tls| TlsFacts {
-            version: tls.version,
-            cipher: tls.cipher,
-        });
+        entry.tls = served.connection.tls.as_ref().map(|tls| TlsFacts { version: tls.version, cipher: tls.cipher });
         entry.request_size = http_body::Body::size_hint(request.body()).exact().unwrap_or(0);
-        Self {
-            to: Arc::clone(to),
-            entry,
-            begun: Instant::now(),
-        }
+        Self { to: Arc::clone(to), entry, begun: Instant::now() }
     }
 }
 

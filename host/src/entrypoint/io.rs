@@ -101,11 +101,7 @@ pub(super) struct Timed<S> {
 
 impl<S> Timed<S> {
     pub(super) const fn new(stream: S, activity: Arc<Activity>) -> Self {
-        Self {
-            stream,
-            activity,
-            timer: None,
-        }
+        Self { stream, activity, timer: None }
     }
 
     /// Ready when the present wait has lasted too long; else the task will be woken when it may have.
@@ -117,9 +113,7 @@ impl<S> Timed<S> {
             if deadline <= Instant::now() {
                 return Poll::Ready(());
             }
-            let timer = self
-                .timer
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
             // A timer that fires early costs one look; to move it at each request would cost more.
             if timer.is_elapsed() || timer.deadline() > deadline {
                 timer.as_mut().reset(deadline);

@@ -34,9 +34,7 @@ pub(super) async fn connect(upstream: &Upstream, purpose: Purpose) -> Result<Sen
 }
 
 async fn dial(upstream: &Upstream, purpose: Purpose) -> Result<Sender, Failure> {
-    let stream = TcpStream::connect((upstream.host.as_str(), upstream.port))
-        .await
-        .map_err(unreachable)?;
+    let stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     match upstream.protocol {
         Protocol::Http => http1(stream, purpose).await,
@@ -66,11 +64,7 @@ async fn handshake(
     }
     TlsConnector::from(tls).connect(name, stream).await.map_err(|error| {
         let is_tls = error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>());
-        if is_tls {
-            Failure::BadServer(error.into())
-        } else {
-            unreachable(error)
-        }
+        if is_tls { Failure::BadServer(error.into()) } else { unreachable(error) }
     })
 }
 
@@ -86,10 +80,7 @@ where
         spawn_local(connection);
         return Ok(Sender::Http1(sender));
     }
-    let stream = WebSocketNames {
-        stream,
-        head_written: false,
-    };
+    let stream = WebSocketNames { stream, head_written: false };
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(super::failure)?;
     spawn_local(connection.with_upgrades());
     Ok(Sender::Http1(sender))

@@ -48,14 +48,7 @@ fn strip(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [
-        &KEEP_ALIVE,
-        &PROXY_CONNECTION,
-        &PROXY_AUTHENTICATE,
-        &TE,
-        &TRANSFER_ENCODING,
-        &UPGRADE,
-    ] {
+    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &PROXY_AUTHENTICATE, &TE, &TRANSFER_ENCODING, &UPGRADE] {
         headers.remove(name);
     }
 }
@@ -77,13 +70,7 @@ pub(super) fn append_client_address(headers: &mut HeaderMap, client: &HeaderValu
         return;
     }
     let mut list = first.as_bytes().to_vec();
-    for more in headers
-        .get_all(&X_FORWARDED_FOR)
-        .iter()
-        .skip(1)
-        .map(HeaderValue::as_bytes)
-        .chain([client.as_bytes()])
-    {
+    for more in headers.get_all(&X_FORWARDED_FOR).iter().skip(1).map(HeaderValue::as_bytes).chain([client.as_bytes()]) {
         list.extend_from_slice(b", ");
         list.extend_from_slice(more);
     }
@@ -94,9 +81,7 @@ pub(super) fn append_client_address(headers: &mut HeaderMap, client: &HeaderValu
 
 /// Whether a comma-separated field value has a token, in any case.
 pub(super) fn contains_token(value: &HeaderValue, token: &str) -> bool {
-    value
-        .to_str()
-        .is_ok_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
+    value.to_str().is_ok_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
 }
 
 #[cfg(test)]
@@ -104,10 +89,7 @@ mod tests {
     use super::*;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        fields
-            .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-            .collect()
+        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
     #[test]

@@ -22,10 +22,7 @@ pub(super) fn requested(head: &mut request::Parts) -> Option<Requested> {
     let upgrade = head.extensions.remove::<OnUpgrade>()?;
     let asked = head.method == Method::GET
         && head.version == Version::HTTP_11
-        && head
-            .headers
-            .get(CONNECTION)
-            .is_some_and(|value| hop::contains_token(value, "upgrade"))
+        && head.headers.get(CONNECTION).is_some_and(|value| hop::contains_token(value, "upgrade"))
         && head.headers.get(UPGRADE).is_some_and(is_websocket);
     asked.then_some(Requested(upgrade))
 }
@@ -38,9 +35,7 @@ pub(super) fn finish(Requested(client): Requested, response: http::Response<Inco
         return Ok(Response::from_parts(head, body.into()));
     }
     if !response.headers().get(UPGRADE).is_some_and(is_websocket) {
-        return Err(Failure::Unreachable(
-            "the server switched to a protocol that nobody asked for".into(),
-        ));
+        return Err(Failure::Unreachable("the server switched to a protocol that nobody asked for".into()));
     }
     let (mut head, body) = response.into_parts();
     let server = hyper::upgrade::on(http::Response::from_parts(head.clone(), body));

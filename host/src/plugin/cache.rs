@@ -35,10 +35,7 @@ impl Cache {
                 false
             }
         });
-        Self {
-            directory,
-            engine: hasher.finish(),
-        }
+        Self { directory, engine: hasher.finish() }
     }
 
     pub(super) fn directory(&self) -> Option<&Path> {
@@ -46,10 +43,8 @@ impl Cache {
     }
 
     pub(super) fn component(&self, engine: &Engine, sha256: &str, bytes: &[u8]) -> anyhow::Result<Component> {
-        let file = self
-            .directory
-            .as_ref()
-            .map(|directory| directory.join(format!("{sha256}-{:016x}.cwasm", self.engine)));
+        let file =
+            self.directory.as_ref().map(|directory| directory.join(format!("{sha256}-{:016x}.cwasm", self.engine)));
         if let Some(component) = file.as_ref().and_then(|file| stored(engine, file)) {
             return Ok(component);
         }
@@ -67,10 +62,7 @@ fn stored(engine: &Engine, file: &Path) -> Option<Component> {
     if !file.exists() {
         return None;
     }
-    #[expect(
-        unsafe_code,
-        reason = "the file is our own serialisation, in a directory that nobody else can write to"
-    )]
+    #[expect(unsafe_code, reason = "the file is our own serialisation, in a directory that nobody else can write to")]
     // SAFETY: `own_directory` has checked that only this user can write there, and only `store` does, whole files by
     // renaming. The engine refuses code of another version or with other settings.
     let component = unsafe { Component::deserialize_file(engine, file) };
@@ -92,19 +84,13 @@ fn own_directory(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let metadata = fs::metadata(directory)?;
     if metadata.permissions().mode() & 0o077 != 0 {
-        return Err(io::Error::other(
-            "others may write or read there (its mode must be 0700)",
-        ));
+        return Err(io::Error::other("others may write or read there (its mode must be 0700)"));
     }
     let probe = directory.join(format!(".{}.probe", std::process::id()));
     fs::write(&probe, [])?;
     let ours = fs::metadata(&probe)?.uid() == metadata.uid();
     fs::remove_file(&probe)?;
-    if ours {
-        Ok(())
-    } else {
-        Err(io::Error::other("it belongs to another user"))
-    }
+    if ours { Ok(()) } else { Err(io::Error::other("it belongs to another user")) }
 }
 
 /// Elsewhere the user's own profile directory is closed to other users by the system.

@@ -78,42 +78,21 @@ impl HeaderEdit {
 pub(super) fn plan(plan: wit::Plan) -> Result<Plan, String> {
     for (mode, what) in [(plan.request_body, "request"), (plan.response_body, "response")] {
         if !matches!(mode, wit::BodyMode::None) {
-            return Err(format!(
-                "the plan asks for {what} bodies, which this version of weir does not hand over yet"
-            ));
+            return Err(format!("the plan asks for {what} bodies, which this version of weir does not hand over yet"));
         }
     }
     Ok(Plan {
         on_request: plan.phases.contains(wit::Phases::REQUEST),
         on_response: plan.phases.contains(wit::Phases::RESPONSE),
-        request_edits: plan
-            .request_edits
-            .into_iter()
-            .map(fixed_edit)
-            .collect::<Result<_, _>>()?,
-        response_edits: plan
-            .response_edits
-            .into_iter()
-            .map(fixed_edit)
-            .collect::<Result<_, _>>()?,
-        request_headers: plan
-            .request_headers
-            .iter()
-            .map(|name| header_name(name))
-            .collect::<Result<_, _>>()?,
-        response_headers: plan
-            .response_headers
-            .iter()
-            .map(|name| header_name(name))
-            .collect::<Result<_, _>>()?,
+        request_edits: plan.request_edits.into_iter().map(fixed_edit).collect::<Result<_, _>>()?,
+        response_edits: plan.response_edits.into_iter().map(fixed_edit).collect::<Result<_, _>>()?,
+        request_headers: plan.request_headers.iter().map(|name| header_name(name)).collect::<Result<_, _>>()?,
+        response_headers: plan.response_headers.iter().map(|name| header_name(name)).collect::<Result<_, _>>()?,
     })
 }
 
 fn fixed_edit(fixed: wit::FixedEdit) -> Result<FixedEdit, String> {
-    Ok(FixedEdit {
-        edit: header_edit(fixed.edit)?,
-        transport: fixed.on,
-    })
+    Ok(FixedEdit { edit: header_edit(fixed.edit)?, transport: fixed.on })
 }
 
 pub(super) fn header_edits(edits: Vec<types::HeaderEdit>) -> Result<Vec<HeaderEdit>, String> {
@@ -139,9 +118,7 @@ pub(super) fn reply(reply: types::Reply) -> Result<Response, String> {
     *response.status_mut() = final_status(reply.status)?;
     check_size(reply.headers.iter().map(|(name, value)| name.len() + value.len() + 32))?;
     for (name, value) in reply.headers {
-        response
-            .headers_mut()
-            .append(editable(&name)?, header_value(&name, value)?);
+        response.headers_mut().append(editable(&name)?, header_value(&name, value)?);
     }
     Ok(response)
 }
@@ -157,9 +134,7 @@ pub(super) fn final_status(status: u16) -> Result<StatusCode, String> {
 fn check_size(sizes: impl ExactSizeIterator<Item = usize>) -> Result<(), String> {
     let count = sizes.len();
     if count > HEADERS_AT_MOST {
-        return Err(format!(
-            "{count} header fields are too many: at most {HEADERS_AT_MOST} are accepted"
-        ));
+        return Err(format!("{count} header fields are too many: at most {HEADERS_AT_MOST} are accepted"));
     }
     let bytes: usize = sizes.sum();
     if bytes > HEADER_BYTES_AT_MOST {
@@ -173,9 +148,7 @@ fn check_size(sizes: impl ExactSizeIterator<Item = usize>) -> Result<(), String>
 fn editable(name: &str) -> Result<HeaderName, String> {
     let name = header_name(name)?;
     if FRAMING.contains(&name) {
-        return Err(format!(
-            "the header field `{name}` belongs to the connection and cannot be edited"
-        ));
+        return Err(format!("the header field `{name}` belongs to the connection and cannot be edited"));
     }
     Ok(name)
 }
@@ -195,16 +168,7 @@ mod tests {
 
     #[test]
     fn edits_that_could_break_framing_are_refused() {
-        for name in [
-            "Content-Length",
-            "transfer-encoding",
-            "connection",
-            "Upgrade",
-            "keep-alive",
-            "te",
-            "a b",
-            "",
-        ] {
+        for name in ["Content-Length", "transfer-encoding", "connection", "Upgrade", "keep-alive", "te", "a b", ""] {
             let edit = types::HeaderEdit::Set((name.to_owned(), b"1".to_vec()));
             assert!(header_edits(vec![edit]).is_err(), "{name}");
         }
@@ -214,14 +178,7 @@ mod tests {
 
     #[test]
     fn only_final_statuses_are_replied_with() {
-        for (status, accepted) in [
-            (0, false),
-            (101, false),
-            (199, false),
-            (200, true),
-            (599, true),
-            (600, false),
-        ] {
+        for (status, accepted) in [(0, false), (101, false), (199, false), (200, true), (599, true), (600, false)] {
             assert_eq!(final_status(status).is_ok(), accepted, "{status}");
         }
     }

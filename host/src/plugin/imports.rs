@@ -48,10 +48,7 @@ pub struct Exchange {
 
 impl Exchange {
     pub fn of(request: &Request) -> Self {
-        Self {
-            connection: Arc::clone(&request.connection),
-            original: request.original.clone(),
-        }
+        Self { connection: Arc::clone(&request.connection), original: request.original.clone() }
     }
 }
 
@@ -71,11 +68,7 @@ impl State {
             ticks_left: 0,
             plugin,
             started: Instant::now(),
-            wasi: WasiCtx::builder()
-                .allow_tcp(false)
-                .allow_udp(false)
-                .allow_ip_name_lookup(false)
-                .build(),
+            wasi: WasiCtx::builder().allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false).build(),
             table: ResourceTable::new(),
         }
     }
@@ -83,10 +76,7 @@ impl State {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
 
@@ -109,28 +99,18 @@ impl exchange::HostMessage for State {
     }
 
     fn get_many(&mut self, _: Resource<Message>, names: Vec<String>) -> Vec<Option<Vec<u8>>> {
-        names
-            .iter()
-            .map(|name| self.headers.get(name.as_str()).map(|value| value.as_bytes().to_vec()))
-            .collect()
+        names.iter().map(|name| self.headers.get(name.as_str()).map(|value| value.as_bytes().to_vec())).collect()
     }
 
     fn get_all(&mut self, _: Resource<Message>, name: String) -> Vec<Vec<u8>> {
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
             return Vec::new();
         };
-        self.headers
-            .get_all(name)
-            .iter()
-            .map(|value| value.as_bytes().to_vec())
-            .collect()
+        self.headers.get_all(name).iter().map(|value| value.as_bytes().to_vec()).collect()
     }
 
     fn entries(&mut self, _: Resource<Message>) -> Vec<(String, Vec<u8>)> {
-        self.headers
-            .iter()
-            .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
-            .collect()
+        self.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
     }
 
     /// No plan that asks for a body is accepted yet, so there is none to hand over.
@@ -151,29 +131,19 @@ impl exchange::HostMessage for State {
 impl connection::Host for State {
     fn client(&mut self) -> connection::Peer {
         match &self.exchange {
-            Some(Exchange { connection, .. }) => connection::Peer {
-                address: connection.client.ip().to_string(),
-                port: connection.client.port(),
-            },
-            None => connection::Peer {
-                address: String::new(),
-                port: 0,
-            },
+            Some(Exchange { connection, .. }) => {
+                connection::Peer { address: connection.client.ip().to_string(), port: connection.client.port() }
+            }
+            None => connection::Peer { address: String::new(), port: 0 },
         }
     }
 
     fn entry_point(&mut self) -> String {
-        self.exchange
-            .as_ref()
-            .map(|exchange| exchange.connection.entry_point.to_string())
-            .unwrap_or_default()
+        self.exchange.as_ref().map(|exchange| exchange.connection.entry_point.to_string()).unwrap_or_default()
     }
 
     fn original_path_with_query(&mut self) -> String {
-        self.exchange
-            .as_ref()
-            .map(|exchange| exchange.original.to_string())
-            .unwrap_or_default()
+        self.exchange.as_ref().map(|exchange| exchange.original.to_string()).unwrap_or_default()
     }
 
     fn server_name(&mut self) -> Option<String> {
@@ -181,10 +151,7 @@ impl connection::Host for State {
     }
 
     fn client_certificates(&mut self) -> Vec<Vec<u8>> {
-        let tls = self
-            .exchange
-            .as_ref()
-            .and_then(|exchange| exchange.connection.tls.as_ref());
+        let tls = self.exchange.as_ref().and_then(|exchange| exchange.connection.tls.as_ref());
         tls.map(|tls| tls.client_certificates.clone()).unwrap_or_default()
     }
 }
@@ -203,11 +170,8 @@ impl log::Host for State {
         for (name, value) in fields {
             message.push_str(&format!(" {name}={value:?}"));
         }
-        let message: String = message
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(LOG_BYTES_AT_MOST)
-            .collect();
+        let message: String =
+            message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LOG_BYTES_AT_MOST).collect();
         let plugin = &*self.plugin;
         match at {
             log::Level::Debug => tracing::debug!(plugin, "{message}"),

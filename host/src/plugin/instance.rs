@@ -63,12 +63,7 @@ impl Instances {
     ) -> Result<RequestVerdict, Failure> {
         let mut lease = self.take(plugin).await?;
         let client_address = request.connection.client.ip().to_string();
-        let path = request
-            .head
-            .uri
-            .path_and_query()
-            .map_or("/", |target| target.as_str())
-            .to_owned();
+        let path = request.head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
         let method = request.head.method.clone();
         let authority = request.authority().to_owned();
         let values = named(&request.head.headers, &plugin.plan.request_headers);
@@ -84,16 +79,11 @@ impl Instances {
         };
         let exchange = Exchange::of(request);
         let Instance { store, guest } = lease.enter(&mut request.head.headers, exchange);
-        let answer = guest
-            .weir_plugin_middleware()
-            .call_on_request(store, head, Resource::<Message>::new_borrow(0))
-            .await;
+        let answer =
+            guest.weir_plugin_middleware().call_on_request(store, head, Resource::<Message>::new_borrow(0)).await;
         let (verdict, state) = lease.leave(&mut request.head.headers, answer)?;
         if state.len() > STATE_BYTES_AT_MOST {
-            let reason = format!(
-                "its state has {} bytes: at most {STATE_BYTES_AT_MOST} are kept",
-                state.len()
-            );
+            let reason = format!("its state has {} bytes: at most {STATE_BYTES_AT_MOST} are kept", state.len());
             return Err(failed(plugin, &reason));
         }
         apply_to_request(verdict, state, request).map_err(|reason| failed(plugin, &reason))
@@ -111,10 +101,7 @@ impl Instances {
         let (mut head, body) = response.into_parts();
         let values = named(&head.headers, &plugin.plan.response_headers);
         let headers = bytes(&values);
-        let argument = wit::ResponseHead {
-            status: head.status.as_u16(),
-            headers: &headers,
-        };
+        let argument = wit::ResponseHead { status: head.status.as_u16(), headers: &headers };
         let Instance { store, guest } = lease.enter(&mut head.headers, exchange);
         let answer = guest
             .weir_plugin_middleware()
@@ -135,9 +122,7 @@ impl Instances {
 
     /// Forgets the instances of plugins that no configuration names any more.
     pub fn prune(&self) {
-        self.pools
-            .borrow_mut()
-            .retain(|_, pool| pool.of.strong_count() > 0 || pool.running > 0);
+        self.pools.borrow_mut().retain(|_, pool| pool.of.strong_count() > 0 || pool.running > 0);
     }
 
     async fn take<'a>(&'a self, plugin: &'a Arc<Configured>) -> Result<Lease<'a>, Failure> {
@@ -155,15 +140,9 @@ impl Instances {
             pool.running += 1;
             pool.idle.pop()
         };
-        let mut lease = Lease {
-            instances: self,
-            plugin,
-            instance: idle,
-        };
+        let mut lease = Lease { instances: self, plugin, instance: idle };
         if lease.instance.is_none() {
-            let made = initialised(plugin)
-                .await
-                .map_err(|error| failed(plugin, &format!("{error:#}")))?;
+            let made = initialised(plugin).await.map_err(|error| failed(plugin, &format!("{error:#}")))?;
             lease.instance = Some(made);
         }
         Ok(lease)
@@ -180,10 +159,7 @@ struct Lease<'a> {
 
 impl Lease<'_> {
     fn enter(&mut self, headers: &mut HeaderMap, exchange: Exchange) -> &mut Instance {
-        let instance = self
-            .instance
-            .as_mut()
-            .expect("a lease is taken with an instance and left once");
+        let instance = self.instance.as_mut().expect("a lease is taken with an instance and left once");
         let state = instance.store.data_mut();
         state.headers = std::mem::take(headers);
         state.exchange = Some(exchange);
@@ -193,10 +169,7 @@ impl Lease<'_> {
 
     /// Takes the headers back, even after a trap, and the instance with them if it may be used again.
     fn leave<T>(mut self, headers: &mut HeaderMap, answer: wasmtime::Result<T>) -> Result<T, Failure> {
-        let mut instance = self
-            .instance
-            .take()
-            .expect("a lease is taken with an instance and left once");
+        let mut instance = self.instance.take().expect("a lease is taken with an instance and left once");
         let state = instance.store.data_mut();
         *headers = std::mem::take(&mut state.headers);
         state.exchange = None;
@@ -232,12 +205,7 @@ pub(super) async fn describe(name: &Arc<str>, pre: &MinimalMiddlewarePre<State>)
         "" => serde_json::Value::Null,
         schema => serde_json::from_str(schema).context("its configuration schema is not JSON")?,
     };
-    Ok(About {
-        version: about.version,
-        summary: about.summary,
-        schema,
-        files: about.files,
-    })
+    Ok(About { version: about.version, summary: about.summary, schema, files: about.files })
 }
 
 /// Runs `init` in an instance of its own, for the plan and for the guest's judgement of the configuration.
@@ -275,11 +243,7 @@ async fn instantiate(name: &Arc<str>, pre: &MinimalMiddlewarePre<State>) -> anyh
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     });
     allow(&mut store, INIT_BUDGET);
-    let guest = pre
-        .instantiate_async(&mut store)
-        .await
-        .map_err(opaque)
-        .context("starting it")?;
+    let guest = pre.instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
     Ok(Instance { store, guest })
 }
 
@@ -294,10 +258,7 @@ fn named(headers: &HeaderMap, names: &[HeaderName]) -> Vec<Option<HeaderValue>> 
 }
 
 fn bytes(values: &[Option<HeaderValue>]) -> Vec<Option<&[u8]>> {
-    values
-        .iter()
-        .map(|value| value.as_ref().map(HeaderValue::as_bytes))
-        .collect()
+    values.iter().map(|value| value.as_ref().map(HeaderValue::as_bytes)).collect()
 }
 
 fn trap_reason(error: &wasmtime::Error) -> String {
@@ -372,7 +333,5 @@ fn apply_to_response(verdict: wit::ResponseVerdict, head: &mut ResponseHead) -> 
         head.status = edit::final_status(status)?;
     }
     edits.iter().for_each(|edit| edit.apply(&mut head.headers));
-    Ok(edit
-        .body
-        .map_or(Replacement::None, |body| Replacement::Body(body.into())))
+    Ok(edit.body.map_or(Replacement::None, |body| Replacement::Body(body.into())))
 }

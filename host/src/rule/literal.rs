@@ -58,11 +58,7 @@ impl Literal {
         };
         // Go drops carriage returns from raw literals.
         let value = body[..length].replace('\r', "");
-        Ok(Self {
-            verbatim: value.len() == length,
-            value,
-            span: start..start + length + 2,
-        })
+        Ok(Self { verbatim: value.len() == length, value, span: start..start + length + 2 })
     }
 
     /// The place in the rule of a part of the value; the whole literal where escapes moved it.
@@ -129,15 +125,10 @@ fn unescape_number(text: &str, at: usize, letter: char, bytes: &mut Vec<u8>) -> 
         'U' => (at + 2, 8, 16),
         _ => (at + 1, 3, 8),
     };
-    let number = text
-        .get(first..first + digits)
-        .filter(|digits| digits.chars().all(|c| c.is_digit(radix)));
+    let number = text.get(first..first + digits).filter(|digits| digits.chars().all(|c| c.is_digit(radix)));
     let number = number.and_then(|digits| u32::from_str_radix(digits, radix).ok());
     let Some(number) = number else {
-        return Err(Error::at(
-            at..first,
-            format!("the escape `\\{letter}` needs {digits} digits in base {radix}"),
-        ));
+        return Err(Error::at(at..first, format!("the escape `\\{letter}` needs {digits} digits in base {radix}")));
     };
     let span = at..first + digits;
     if matches!(letter, 'u' | 'U') {

@@ -120,12 +120,7 @@ impl fmt::Display for Matcher {
             Self::ClientIp(network) => write!(f, "ClientIP(`{network}`)"),
             Self::Header(name, value) => write!(f, "Header({}, {})", Quoted(name.as_str()), Quoted(value)),
             Self::HeaderRegexp(name, pattern) => {
-                write!(
-                    f,
-                    "HeaderRegexp({}, {})",
-                    Quoted(name.as_str()),
-                    Quoted(pattern.as_str())
-                )
+                write!(f, "HeaderRegexp({}, {})", Quoted(name.as_str()), Quoted(pattern.as_str()))
             }
             Self::Host(HostName::All) => f.write_str("Host(`*`)"),
             Self::Host(HostName::Exact(name)) => write!(f, "Host({})", Quoted(name)),
@@ -184,10 +179,7 @@ impl Kind {
     ///
     /// No matcher is called so.
     pub(super) fn named(name: &str, span: &Range<usize>) -> Result<Self, Error> {
-        let Some((proper, kind)) = Self::ALL
-            .into_iter()
-            .find(|(proper, _)| proper.eq_ignore_ascii_case(name))
-        else {
+        let Some((proper, kind)) = Self::ALL.into_iter().find(|(proper, _)| proper.eq_ignore_ascii_case(name)) else {
             return Err(unknown(name, span.clone()));
         };
         let lower_after = |skip: usize| name.bytes().skip(skip).all(|byte| byte.is_ascii_lowercase());
@@ -209,18 +201,11 @@ impl Kind {
 
 fn unknown(name: &str, span: Range<usize>) -> Error {
     let error = Error::at(span, format!("unknown matcher `{name}`"));
-    let version_two = [
-        ("Headers", "Header"),
-        ("HeadersRegexp", "HeaderRegexp"),
-        ("HostHeader", "Host"),
-    ];
+    let version_two = [("Headers", "Header"), ("HeadersRegexp", "HeaderRegexp"), ("HostHeader", "Host")];
     if let Some((_, successor)) = version_two.into_iter().find(|(old, _)| old.eq_ignore_ascii_case(name)) {
         return error.with_help(format!("since version 3 of the rule syntax it is called `{successor}`"));
     }
-    if ["HostSNI", "HostSNIRegexp", "ALPN"]
-        .into_iter()
-        .any(|tcp| tcp.eq_ignore_ascii_case(name))
-    {
+    if ["HostSNI", "HostSNIRegexp", "ALPN"].into_iter().any(|tcp| tcp.eq_ignore_ascii_case(name)) {
         return error.with_help("TCP routers have this matcher, HTTP routers do not");
     }
     if name.eq_ignore_ascii_case("not") {
@@ -232,10 +217,7 @@ fn unknown(name: &str, span: Range<usize>) -> Error {
         Some((distance, proper)) if distance <= 1 + proper.len() / 5 => {
             error.with_help(format!("did you mean `{proper}`?"))
         }
-        _ => error.with_help(format!(
-            "the matchers are {}",
-            Kind::ALL.map(|(proper, _)| proper).join(", ")
-        )),
+        _ => error.with_help(format!("the matchers are {}", Kind::ALL.map(|(proper, _)| proper).join(", "))),
     }
 }
 
@@ -275,12 +257,7 @@ fn parse_network(literal: &Literal) -> Result<IpNet, Error> {
 }
 
 fn parse_header_name(literal: &Literal) -> Result<HeaderName, Error> {
-    let invalid = || {
-        Error::at(
-            literal.span.clone(),
-            format!("`{}` cannot name a header", literal.value),
-        )
-    };
+    let invalid = || Error::at(literal.span.clone(), format!("`{}` cannot name a header", literal.value));
     HeaderName::from_bytes(literal.value.as_bytes()).map_err(|_| invalid())
 }
 
@@ -313,20 +290,14 @@ fn parse_host_pattern(literal: &Literal) -> Result<Pattern, Error> {
         return parse_pattern(literal);
     };
     let help = r"since version 3 of the rule syntax it is a plain regular expression, such as `^[a-z]+\.a\.example$`";
-    let message = format!(
-        "`{}` is a placeholder of version 2",
-        &literal.value[placeholder.clone()]
-    );
+    let message = format!("`{}` is a placeholder of version 2", &literal.value[placeholder.clone()]);
     Err(Error::at(literal.place(placeholder), message).with_help(help))
 }
 
 /// The place of `{name:expression}`, in which braces may be nested.
 fn find_placeholder(text: &str) -> Option<Range<usize>> {
     let start = text.match_indices('{').map(|(at, _)| at).find(|&at| {
-        let name = text[at + 1..]
-            .split(|c: char| c != '_' && !c.is_ascii_alphanumeric())
-            .next()
-            .unwrap_or_default();
+        let name = text[at + 1..].split(|c: char| c != '_' && !c.is_ascii_alphanumeric()).next().unwrap_or_default();
         name.starts_with(|c: char| !c.is_ascii_digit()) && text[at + 1 + name.len()..].starts_with(':')
     })?;
     let mut depth = 0_usize;
@@ -351,16 +322,10 @@ fn parse_path(literal: &Literal) -> Result<String, Error> {
         return Ok(literal.value.clone());
     }
     let slashed = format!("/{}", literal.value);
-    Err(Error::at(
-        literal.span.clone(),
-        format!("the path `{}` does not start with `/`", literal.value),
-    )
-    .with_help(format!("write {}", Quoted(&slashed))))
+    Err(Error::at(literal.span.clone(), format!("the path `{}` does not start with `/`", literal.value))
+        .with_help(format!("write {}", Quoted(&slashed))))
 }
 
 fn parse_pattern(literal: &Literal) -> Result<Pattern, Error> {
-    Pattern::new(&literal.value).map_err(|error| Error {
-        span: literal.place(error.span.clone()),
-        ..error
-    })
+    Pattern::new(&literal.value).map_err(|error| Error { span: literal.place(error.span.clone()), ..error })
 }

@@ -49,12 +49,7 @@ struct Parser<'a> {
 impl<'a> Parser<'a> {
     fn new(text: &'a str) -> Result<Self, Error> {
         let (token, span) = token::next(text, 0)?;
-        Ok(Self {
-            text,
-            token,
-            span,
-            depth: 0,
-        })
+        Ok(Self { text, token, span, depth: 0 })
     }
 
     fn expression(&mut self) -> Result<Expression, Error> {
@@ -93,10 +88,7 @@ impl<'a> Parser<'a> {
         let open = self.span.clone();
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(Error::at(
-                open,
-                format!("parentheses are nested more than {MAX_DEPTH} deep"),
-            ));
+            return Err(Error::at(open, format!("parentheses are nested more than {MAX_DEPTH} deep")));
         }
         self.advance()?;
         let expression = self.expression()?;
@@ -178,10 +170,7 @@ impl<'a> Parser<'a> {
     /// The word at the current place, which is no literal.
     fn bare_argument(&self) -> Error {
         let rest = &self.text[self.span.start..];
-        let end = rest
-            .find([',', ')', ' ', '\t', '\r', '\n', '`'])
-            .unwrap_or(rest.len())
-            .max(self.span.len());
+        let end = rest.find([',', ')', ' ', '\t', '\r', '\n', '`']).unwrap_or(rest.len()).max(self.span.len());
         let word = &rest[..end];
         let error = Error::at(self.span.start..self.span.start + end, "an argument must be a literal");
         let value = word.trim_matches(['\'', '‘', '’', '“', '”', '"']);

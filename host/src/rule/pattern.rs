@@ -31,10 +31,7 @@ impl Pattern {
         let translated = Translation::of(text)?;
         let regex = RegexBuilder::new(&translated).size_limit(SIZE_LIMIT).build();
         match regex {
-            Ok(regex) => Ok(Self {
-                text: text.to_owned(),
-                regex,
-            }),
+            Ok(regex) => Ok(Self { text: text.to_owned(), regex }),
             Err(error) => Err(Error::at(0..text.len(), describe(&error))),
         }
     }
@@ -76,12 +73,7 @@ struct Translation<'a> {
 
 impl<'a> Translation<'a> {
     fn of(text: &'a str) -> Result<String, Error> {
-        let mut this = Self {
-            text,
-            at: 0,
-            out: String::with_capacity(text.len() + 8),
-            groups: Vec::new(),
-        };
+        let mut this = Self { text, at: 0, out: String::with_capacity(text.len() + 8), groups: Vec::new() };
         while let Some(c) = this.peek() {
             match c {
                 '\\' => this.escape()?,
@@ -136,9 +128,7 @@ impl<'a> Translation<'a> {
             self.copy(1);
             return Ok(());
         };
-        let length = flags
-            .find(|c| !matches!(c, 'i' | 'm' | 's' | 'U' | '-'))
-            .unwrap_or(flags.len());
+        let length = flags.find(|c| !matches!(c, 'i' | 'm' | 's' | 'U' | '-')).unwrap_or(flags.len());
         match flags[length..].chars().next() {
             Some(':') => self.copy(length + 3),
             Some(')') => self.copy(length + 2),
@@ -206,11 +196,7 @@ impl<'a> Translation<'a> {
             self.copy(end + 4);
             return Ok(());
         };
-        let letter = if self.text[self.at..].starts_with(r"\p") {
-            'P'
-        } else {
-            'p'
-        };
+        let letter = if self.text[self.at..].starts_with(r"\p") { 'P' } else { 'p' };
         let _ = write!(self.out, r"\{letter}{{{negated}}}");
         self.at += end + 4;
         Ok(())
@@ -283,11 +269,7 @@ impl<'a> Translation<'a> {
         let Some(letter) = rest.chars().next() else {
             return Err(self.bad(start..start + 1, r"nothing follows `\`"));
         };
-        let octal = rest
-            .bytes()
-            .take(3)
-            .take_while(|byte| matches!(byte, b'0'..=b'7'))
-            .count();
+        let octal = rest.bytes().take(3).take_while(|byte| matches!(byte, b'0'..=b'7')).count();
         let (c, length) = match letter {
             'a' => (Some('\x07'), 1),
             'f' => (Some('\x0c'), 1),
@@ -373,9 +355,7 @@ mod tests {
     use super::Pattern;
 
     fn matches(pattern: &str, text: &str) -> bool {
-        Pattern::new(pattern)
-            .unwrap_or_else(|error| panic!("{pattern}: {error}"))
-            .matches(text)
+        Pattern::new(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}")).matches(text)
     }
 
     #[test]

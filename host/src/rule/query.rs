@@ -89,14 +89,9 @@ mod tests {
 
     #[test]
     fn values_decode() {
-        for (encoded, decoded) in [
-            ("a", "a"),
-            ("a+b%26c", "a b&c"),
-            ("%C3%a9", "é"),
-            ("%e9", "\u{fffd}"),
-            ("100%", "100%"),
-            ("%4", "%4"),
-        ] {
+        for (encoded, decoded) in
+            [("a", "a"), ("a+b%26c", "a b&c"), ("%C3%a9", "é"), ("%e9", "\u{fffd}"), ("100%", "100%"), ("%4", "%4")]
+        {
             assert_eq!(decode(encoded), decoded);
         }
     }

@@ -36,8 +36,7 @@ impl Sent {
             } else {
                 let (name, value) = part.split_once(": ").expect("a header");
                 let value = HeaderValue::from_bytes(value.as_bytes()).expect("a field value");
-                sent.headers
-                    .append(name.parse::<HeaderName>().expect("a field name"), value);
+                sent.headers.append(name.parse::<HeaderName>().expect("a field name"), value);
             }
         }
         sent
@@ -76,10 +75,7 @@ fn check(cases: &[Case]) {
             assert!(rule.matches(&Sent::new(line).subject()), "{text} should match {line}");
         }
         for line in *other {
-            assert!(
-                !rule.matches(&Sent::new(line).subject()),
-                "{text} should not match {line}"
-            );
+            assert!(!rule.matches(&Sent::new(line).subject()), "{text} should not match {line}");
         }
     }
 }
@@ -87,28 +83,16 @@ fn check(cases: &[Case]) {
 #[test]
 fn hosts_match() {
     check(&[
-        (
-            "Host(`a.example`)",
-            &["a.example/", "a.example:8080/x"],
-            &["b.example", "x.a.example", "example"],
-        ),
+        ("Host(`a.example`)", &["a.example/", "a.example:8080/x"], &["b.example", "x.a.example", "example"]),
         ("Host(`A.Example`)", &["a.example"], &["b.example"]),
         ("Host(`a.example.`)", &["a.example"], &["b.example"]),
         ("Host(`127.0.0.1`)", &["127.0.0.1:80"], &["127.0.0.2"]),
         ("Host(`xn--9t9h.com`)", &["xn--9t9h.com"], &["a.com"]),
-        (
-            "Host(`*.a.example`)",
-            &["x.a.example", "yy.a.example"],
-            &["a.example", "x.y.a.example", "x.ba.example"],
-        ),
+        ("Host(`*.a.example`)", &["x.a.example", "yy.a.example"], &["a.example", "x.y.a.example", "x.ba.example"]),
         ("Host(`*.A.example.`)", &["x.a.example"], &["a.example"]),
         ("Host(`*a.example`)", &[], &["a.example", "xa.example", "x.a.example"]),
         ("Host(`*`)", &["a.example", "localhost"], &[]),
-        (
-            "HostRegexp(`^[a-z]+\\.example\\.com$`)",
-            &["abc.example.com"],
-            &["a1.example.com", "x.abc.example.com"],
-        ),
+        ("HostRegexp(`^[a-z]+\\.example\\.com$`)", &["abc.example.com"], &["a1.example.com", "x.abc.example.com"]),
         ("HostRegexp(`example`)", &["www.example.com"], &["sample.com"]),
         ("HostRegexp(`^[A-Z]+\\.com$`)", &[], &["example.com"]),
         ("HostRegexp(`(?i)^A\\.`)", &["a.example"], &["b.example"]),
@@ -117,16 +101,10 @@ fn hosts_match() {
 
 #[test]
 fn an_absent_host_matches_only_all_hosts() {
-    let sent = Sent {
-        host: String::new(),
-        ..Sent::new("a.example")
-    };
-    for (text, expected) in [
-        ("Host(`*`)", true),
-        ("Host(`*.`)", false),
-        ("HostRegexp(`.`)", false),
-        ("HostRegexp(`^$`)", true),
-    ] {
+    let sent = Sent { host: String::new(), ..Sent::new("a.example") };
+    for (text, expected) in
+        [("Host(`*`)", true), ("Host(`*.`)", false), ("HostRegexp(`.`)", false), ("HostRegexp(`^$`)", true)]
+    {
         assert_eq!(parse(text).matches(&sent.subject()), expected, "{text}");
     }
 }
@@ -134,35 +112,16 @@ fn an_absent_host_matches_only_all_hosts() {
 #[test]
 fn paths_match() {
     check(&[
-        (
-            "Path(`/css`)",
-            &["a/css", "a/css?x"],
-            &["a/", "a/css/", "a/css/main.css", "a/CSS"],
-        ),
-        (
-            "PathPrefix(`/app`)",
-            &["a/app", "a/app/", "a/application"],
-            &["a/", "a/ap", "a/App"],
-        ),
+        ("Path(`/css`)", &["a/css", "a/css?x"], &["a/", "a/css/", "a/css/main.css", "a/CSS"]),
+        ("PathPrefix(`/app`)", &["a/app", "a/app/", "a/application"], &["a/", "a/ap", "a/App"]),
         ("PathPrefix(`/app/`)", &["a/app/", "a/app/x"], &["a/app"]),
         ("PathPrefix(`/a/b`)", &["a/a/b"], &["a/a%2Fb"]),
-        (
-            "PathRegexp(`^/v[0-9]+/(a|b)$`)",
-            &["a/v1/a", "a/v12/b"],
-            &["a/v1/c", "a/x/v1/a"],
-        ),
+        ("PathRegexp(`^/v[0-9]+/(a|b)$`)", &["a/v1/a", "a/v12/b"], &["a/v1/c", "a/x/v1/a"]),
         ("PathRegexp(`(?i)^/HELLO`)", &["a/hello", "a/HeLLo/x"], &["a/x"]),
-        (
-            "PathRegexp(\"/{path:(css|js)}\")",
-            &["a/{path:css}", "a/{path:js}/"],
-            &["a/css"],
-        ),
+        ("PathRegexp(\"/{path:(css|js)}\")", &["a/{path:css}", "a/{path:js}/"], &["a/css"]),
         ("PathPrefix(\"/a\\u0062\")", &["a/ab"], &["a/a"]),
     ]);
-    let sent = Sent {
-        path: "/foo bar".to_owned(),
-        ..Sent::new("a")
-    };
+    let sent = Sent { path: "/foo bar".to_owned(), ..Sent::new("a") };
     assert!(parse("Path(`/foo bar`)").matches(&sent.subject()));
 }
 
@@ -192,35 +151,18 @@ fn methods_headers_and_clients_match() {
             &["a | from 127.0.0.1", "a | from ::ffff:127.0.0.1"],
             &["a | from 127.0.0.2", "a | from ::1"],
         ),
-        (
-            "ClientIP(`10.1.2.3/8`)",
-            &["a | from 10.9.9.9", "a | from ::ffff:10.0.0.1"],
-            &["a | from 11.0.0.1"],
-        ),
-        (
-            "ClientIP(`::ffff:10.0.0.0/104`)",
-            &["a | from 10.9.9.9"],
-            &["a | from 11.0.0.1"],
-        ),
-        (
-            "ClientIP(`::ffff:10.0.0.1`)",
-            &["a | from 10.0.0.1"],
-            &["a | from 10.0.0.2"],
-        ),
+        ("ClientIP(`10.1.2.3/8`)", &["a | from 10.9.9.9", "a | from ::ffff:10.0.0.1"], &["a | from 11.0.0.1"]),
+        ("ClientIP(`::ffff:10.0.0.0/104`)", &["a | from 10.9.9.9"], &["a | from 11.0.0.1"]),
+        ("ClientIP(`::ffff:10.0.0.1`)", &["a | from 10.0.0.1"], &["a | from 10.0.0.2"]),
         ("ClientIP(`::/0`)", &["a | from 2001:db8::1"], &["a | from 10.0.0.1"]),
-        (
-            "ClientIP(`2001:db8::/32`)",
-            &["a | from 2001:db8:1::1"],
-            &["a | from 2001:db9::1"],
-        ),
+        ("ClientIP(`2001:db8::/32`)", &["a | from 2001:db8:1::1"], &["a | from 2001:db9::1"]),
     ]);
 }
 
 #[test]
 fn header_bytes_outside_of_utf_8_are_searched() {
     let mut sent = Sent::new("a");
-    sent.headers
-        .insert("x", HeaderValue::from_bytes(b"caf\xe9!").expect("a field value"));
+    sent.headers.insert("x", HeaderValue::from_bytes(b"caf\xe9!").expect("a field value"));
     assert!(parse("HeaderRegexp(`X`, `^caf.!$`)").matches(&sent.subject()));
 }
 
@@ -232,22 +174,10 @@ fn queries_match() {
             &["a?q=x", "a?r=1&q=x", "a?q=y&q=x", "a?r=1;q=x", "a?%71=%78"],
             &["a", "a?q=X", "a?Q=x", "a?r=x"],
         ),
-        (
-            "Query(`mobile`)",
-            &["a?mobile", "a?mobile=", "a?x&mobile"],
-            &["a", "a?mobile=true"],
-        ),
+        ("Query(`mobile`)", &["a?mobile", "a?mobile=", "a?x&mobile"], &["a", "a?mobile=true"]),
         ("QueryRegexp(`mobile`)", &["a?mobile"], &["a?mobile=true"]),
-        (
-            "Query(`q`, `a b&c`)",
-            &["a?q=a%20b%26c", "a?q=a+b%26c"],
-            &["a?q=a", "a?q=a%20b%26c%zz"],
-        ),
-        (
-            "QueryRegexp(`q`, `^(t|n)$`)",
-            &["a?q=t", "a?q=p&q=n", "a?q=%74"],
-            &["a", "a?q=T", "a?r=t", "a?q=tt"],
-        ),
+        ("Query(`q`, `a b&c`)", &["a?q=a%20b%26c", "a?q=a+b%26c"], &["a?q=a", "a?q=a%20b%26c%zz"]),
+        ("QueryRegexp(`q`, `^(t|n)$`)", &["a?q=t", "a?q=p&q=n", "a?q=%74"], &["a", "a?q=T", "a?r=t", "a?q=tt"]),
         ("QueryRegexp(`q`, `^.*$`)", &["a?q", "a?q=x"], &["a", "a?Q=x"]),
     ]);
 }
@@ -256,17 +186,9 @@ fn queries_match() {
 fn operators_bind_as_in_go() {
     check(&[
         ("Host(`a`) && PathPrefix(`/p`)", &["a/p"], &["a/x", "b/p"]),
-        (
-            "Host(`a`) || Host(`b`) && PathPrefix(`/p`)",
-            &["a/x", "b/p"],
-            &["b/x", "c/p"],
-        ),
+        ("Host(`a`) || Host(`b`) && PathPrefix(`/p`)", &["a/x", "b/p"], &["b/x", "c/p"]),
         ("Host(`b`) && PathPrefix(`/p`) || Host(`a`)", &["a/x", "b/p"], &["b/x"]),
-        (
-            "(Host(`a`) || Host(`b`)) && PathPrefix(`/p`)",
-            &["a/p", "b/p"],
-            &["a/x"],
-        ),
+        ("(Host(`a`) || Host(`b`)) && PathPrefix(`/p`)", &["a/p", "b/p"], &["a/x"]),
         ("!Host(`a`) && Path(`/x`)", &["b/x"], &["a/x", "b/y"]),
         ("!(Host(`a`) && Path(`/x`))", &["a/y", "b/x"], &["a/x"]),
         ("!(Host(`a`) || Host(`b`))", &["c"], &["a", "b"]),
@@ -298,14 +220,8 @@ fn the_same_rule_has_many_spellings() {
 #[test]
 fn rules_print_as_plain_text() {
     for (text, printed) in [
-        (
-            "(Host(`a`)||(Host(`b`)||Host(`c`)))",
-            "Host(`a`) || Host(`b`) || Host(`c`)",
-        ),
-        (
-            "((Host(`a`)||Host(`b`))&&Method(`get`))",
-            "(Host(`a`) || Host(`b`)) && Method(`GET`)",
-        ),
+        ("(Host(`a`)||(Host(`b`)||Host(`c`)))", "Host(`a`) || Host(`b`) || Host(`c`)"),
+        ("((Host(`a`)||Host(`b`))&&Method(`get`))", "(Host(`a`) || Host(`b`)) && Method(`GET`)"),
         ("!(!Host(`a`)||Host(`b`))", "!(!Host(`a`) || Host(`b`))"),
         ("Header(\"X-A\",\"a`\\t\\\\b\")", "Header(`x-a`, \"a`\\u0009\\\\b\")"),
         ("QueryRegexp(`k`)", "Query(`k`)"),
@@ -334,9 +250,7 @@ fn hosts_bound_what_a_rule_matches() {
         ("!(!Host(`a`) || Path(`/`))", None),
     ];
     for (text, names) in cases {
-        let expected = names.map_or(Hosts::Any, |names| {
-            Hosts::Exact(names.iter().map(ToString::to_string).collect())
-        });
+        let expected = names.map_or(Hosts::Any, |names| Hosts::Exact(names.iter().map(ToString::to_string).collect()));
         assert_eq!(parse(text).hosts(), expected, "{text}");
     }
 }
@@ -345,10 +259,7 @@ fn hosts_bound_what_a_rule_matches() {
 fn certificates_name_positive_hosts() {
     let cases: &[(&str, &[&str])] = &[
         ("Path(`/`)", &[]),
-        (
-            "Host(`B.example`) || Host(`a.example.`) && Path(`/`) || Host(`b.example`)",
-            &["b.example", "a.example"],
-        ),
+        ("Host(`B.example`) || Host(`a.example.`) && Path(`/`) || Host(`b.example`)", &["b.example", "a.example"]),
         ("Host(`*.a`) || Host(`*`) || HostRegexp(`b`)", &["*.a"]),
         ("Host(`a`) && !Host(`b`)", &["a"]),
         ("!(Host(`a`) || !Host(`b`))", &["b"]),
@@ -364,11 +275,7 @@ fn errors_show_their_place() {
     let cases = include_str!("errors.txt").split("\n\n").map(str::trim_end);
     let mut count = 0;
     for case in cases {
-        let text = case
-            .lines()
-            .next()
-            .and_then(|line| line.strip_prefix("  "))
-            .expect("a rule, indented");
+        let text = case.lines().next().and_then(|line| line.strip_prefix("  ")).expect("a rule, indented");
         let text = text.replace("⏎", "\n");
         assert_eq!(fail(&text).render(&text), case.replace("⏎", "\n"), "for {text}");
         count += 1;
@@ -412,9 +319,7 @@ fn errors_of_long_rules_show_a_part() {
     let lines: Vec<_> = shown.lines().collect();
     assert!(lines[0].starts_with("  …") && lines[0].ends_with('…'), "{shown}");
     let caret = lines[1].find('^').expect("a caret");
-    let column = lines[0]
-        .char_indices()
-        .position(|(at, _)| lines[0][at..].starts_with("Pth"));
+    let column = lines[0].char_indices().position(|(at, _)| lines[0][at..].starts_with("Pth"));
     assert_eq!(Some(caret), column, "{shown}");
 
     let text = format!("Host({})", "a".repeat(10_000));
@@ -431,11 +336,7 @@ fn errors_keep_control_characters_to_themselves() {
 
 #[test]
 fn hostile_nesting_is_refused() {
-    for text in [
-        "(".repeat(100_000),
-        "!(".repeat(100_000),
-        format!("{}Host(`a`)", "(".repeat(65)),
-    ] {
+    for text in ["(".repeat(100_000), "!(".repeat(100_000), format!("{}Host(`a`)", "(".repeat(65))] {
         assert!(fail(&text).message.contains("nested"));
     }
     let deep = format!("{}Host(`a`){}", "!(".repeat(64), ")".repeat(64));
@@ -453,12 +354,7 @@ fn literal() -> impl Strategy<Value = String> {
 }
 
 fn matcher() -> impl Strategy<Value = String> {
-    let host = prop_oneof![
-        "[ABab]",
-        Just("*.b".to_owned()),
-        Just("*".to_owned()),
-        Just("a.b.".to_owned())
-    ];
+    let host = prop_oneof!["[ABab]", Just("*.b".to_owned()), Just("*".to_owned()), Just("a.b.".to_owned())];
     let pattern = prop_oneof!["[a-c]{1,3}", "\\^[ab]\\+", Just("[`\\\\w-.]".to_owned())];
     prop_oneof![
         3 => host.prop_map(|name| format!("Host(`{name}`)")),

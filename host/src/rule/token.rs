@@ -63,9 +63,7 @@ pub(super) fn next(text: &str, at: usize) -> Result<(Token<'_>, Range<usize>), E
             (Token::Literal(literal), length)
         }
         c if c == '_' || c.is_alphabetic() => {
-            let length = rest
-                .find(|c: char| c != '_' && !c.is_alphanumeric())
-                .unwrap_or(rest.len());
+            let length = rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len());
             (Token::Name(&rest[..length]), length)
         }
         c => (Token::Stray(&rest[..c.len_utf8()]), c.len_utf8()),

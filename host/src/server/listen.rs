@@ -22,9 +22,7 @@ pub(super) fn workers() -> usize {
 }
 
 pub(super) fn bind(entry_points: &BTreeMap<String, EntryPoint>) -> anyhow::Result<BTreeMap<String, Bound>> {
-    let tcp = entry_points
-        .iter()
-        .filter(|(_, entry_point)| entry_point.address.protocol == Protocol::Tcp);
+    let tcp = entry_points.iter().filter(|(_, entry_point)| entry_point.address.protocol == Protocol::Tcp);
     tcp.map(|(name, entry_point)| {
         let bound = bind_one(entry_point)
             .with_context(|| format!("listening on `{}` for the entry point `{name}`", entry_point.address))?;
@@ -37,10 +35,7 @@ fn bind_one(entry_point: &EntryPoint) -> anyhow::Result<Bound> {
     let wanted = address(entry_point)?;
     // With SO_REUSEPORT a second proxy would share the port in silence: the first socket asks for it alone.
     let first = socket(wanted, entry_point.reuse_port)?;
-    let address = first
-        .local_addr()?
-        .as_socket()
-        .context("a TCP socket has an IP address")?;
+    let address = first.local_addr()?.as_socket().context("a TCP socket has an IP address")?;
     if cfg!(not(target_os = "linux")) {
         // Elsewhere the kernel does not spread connections over sockets: the workers share one.
         first.listen(BACKLOG)?;
@@ -54,10 +49,7 @@ fn bind_one(entry_point: &EntryPoint) -> anyhow::Result<Bound> {
         socket.listen(BACKLOG)?;
         Ok(TcpListener::from(socket))
     });
-    Ok(Bound {
-        address,
-        listeners: listeners.collect::<anyhow::Result<_>>()?,
-    })
+    Ok(Bound { address, listeners: listeners.collect::<anyhow::Result<_>>()? })
 }
 
 /// `:80` means every address of the machine, IPv6 and IPv4.
@@ -66,11 +58,7 @@ fn address(entry_point: &EntryPoint) -> anyhow::Result<SocketAddr> {
     if host.is_empty() {
         let everywhere: SocketAddr = (std::net::Ipv6Addr::UNSPECIFIED, port).into();
         let has_ipv6 = Socket::new(Domain::IPV6, Type::STREAM, None).is_ok();
-        return Ok(if has_ipv6 {
-            everywhere
-        } else {
-            (std::net::Ipv4Addr::UNSPECIFIED, port).into()
-        });
+        return Ok(if has_ipv6 { everywhere } else { (std::net::Ipv4Addr::UNSPECIFIED, port).into() });
     }
     match (host, port).to_socket_addrs()?.next() {
         Some(address) => Ok(address),

@@ -21,7 +21,7 @@ use super::listen::{self, Bound};
 use crate::admin::Admin;
 use crate::config::Install;
 use crate::config::install;
-use crate::entrypoint::{self, EntryPoint, Limits, Trust, Worker};
+use crate::entrypoint::{self, EntryPoint, Limits, Live, Trust, Worker};
 use crate::forward::Pools;
 use crate::middleware::Resources;
 use crate::plugin::Instances;
@@ -91,17 +91,10 @@ impl Workers {
                 open: opened.clone(),
                 stop: when_stopped.clone(),
             };
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(|| run(start));
+            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(|| run(start));
             threads.push(thread.context("starting a worker thread")?);
         }
-        Ok(Self {
-            draining,
-            open,
-            stop,
-            threads,
-        })
+        Ok(Self { draining, open, stop, threads })
     }
 
     /// Accepts no more, and returns when the last connection has ended.
@@ -130,24 +123,13 @@ fn run(start: Start) {
 }
 
 async fn work(start: Start) {
-    let Start {
-        listeners,
-        shared,
-        admin,
-        draining,
-        open,
-        mut stop,
-    } = start;
+    let Start { listeners, shared, admin, draining, open, mut stop } = start;
     let pools = Rc::new(Pools::default());
     let host_name = HeaderValue::from_str(&admin.host_name).unwrap_or(HeaderValue::from_static("localhost"));
     let internal: InternalHandler = Rc::new(move |service: Internal, request| admin.answer(service, request));
-    let resources = Resources {
-        instances: Instances::default(),
-        pools: Rc::clone(&pools),
-        internal,
-    };
+    let resources = Resources { instances: Instances::default(), pools: Rc::clone(&pools), internal };
     let worker = Rc::new(Worker {
-        live: shared.live,
+        live: Live::new(shared.live),
         resources,
         access_log: shared.access_log,
         host_name,
@@ -155,13 +137,7 @@ async fn work(start: Start) {
     });
     for (entry_point, listener) in listeners {
         let listener = TcpListener::from_std(listener).expect("a bound listener can be polled");
-        let serving = entrypoint::serve(
-            listener,
-            entry_point,
-            Rc::clone(&worker),
-            draining.clone(),
-            open.clone(),
-        );
+        let serving = entrypoint::serve(listener, entry_point, Rc::clone(&worker), draining.clone(), open.clone());
         spawn_local(serving);
     }
     drop(open);
@@ -170,6 +146,7 @@ async fn work(start: Start) {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
             _ = prune.tick() => {
+                worker.live.snapshot();
                 pools.prune();
                 worker.resources.instances.prune();
             }
@@ -178,27 +155,15 @@ async fn work(start: Start) {
 }
 
 fn entry_point(name: &str, install: &Install) -> EntryPoint {
-    let install::EntryPoint {
-        http,
-        forwarded_headers,
-        transport,
-        http2,
-        observability,
-        ..
-    } = &install.entry_points[name];
+    let install::EntryPoint { http, forwarded_headers, transport, http2, observability, .. } =
+        &install.entry_points[name];
     let timeouts = &transport.responding_timeouts;
     let unless_zero = |duration: Duration| (!duration.is_zero()).then_some(duration);
     EntryPoint {
         name: name.into(),
-        trust: Trust {
-            everybody: forwarded_headers.insecure,
-            networks: forwarded_headers.trusted_ips.clone(),
-        },
+        trust: Trust { everybody: forwarded_headers.insecure, networks: forwarded_headers.trusted_ips.clone() },
         sanitize_path: http.sanitize_path,
-        limits: Limits {
-            head: timeouts.read_timeout,
-            idle: timeouts.idle_timeout,
-        },
+        limits: Limits { head: timeouts.read_timeout, idle: timeouts.idle_timeout },
         keep_alive_time_at_most: unless_zero(transport.keep_alive_max_time),
         keep_alive_requests_at_most: (transport.keep_alive_max_requests > 0)
             .then_some(transport.keep_alive_max_requests),
@@ -210,7 +175,5 @@ fn entry_point(name: &str, install: &Install) -> EntryPoint {
 
 /// As the system knows this machine, for `X-Forwarded-Server`.
 fn host_name() -> String {
-    gethostname::gethostname()
-        .into_string()
-        .unwrap_or_else(|_| "localhost".to_owned())
+    gethostname::gethostname().into_string().unwrap_or_else(|_| "localhost".to_owned())
 }

@@ -40,16 +40,10 @@ pub(super) fn resolve<T>(
     let name = match Reference::parse(reference) {
         Reference::File(name) => name,
         Reference::Internal(name) => {
-            return Err(item.problem(
-                key,
-                format!("`{name}@internal` is not a middleware that routers may name"),
-            ));
+            return Err(item.problem(key, format!("`{name}@internal` is not a middleware that routers may name")));
         }
         Reference::Elsewhere(provider) => {
-            return Err(item.problem(
-                key,
-                format!("the provider `{provider}` of `{reference}` is not supported"),
-            ));
+            return Err(item.problem(key, format!("the provider `{provider}` of `{reference}` is not supported")));
         }
     };
     match built.middlewares.get(name) {
@@ -115,9 +109,7 @@ fn loaded(sources: &Sources<'_>, item: &Item<routing::Middleware>, name: &str) -
         }
         let known: Vec<String> = sources.plugins.iter().map(|entry| entry.name.to_string()).collect();
         let help = did_you_mean(name, known.iter());
-        return Err(item
-            .problem("", format!("there is no plugin `{name}` in `{directory}`"))
-            .help(help));
+        return Err(item.problem("", format!("there is no plugin `{name}` in `{directory}`")).help(help));
     };
     let Some(plugin) = &entry.plugin else {
         let reason = entry.problem.as_deref().unwrap_or("it was never loaded");
@@ -145,20 +137,14 @@ async fn configured(
     if let Some(configured) = previous_with(sources, name, plugin, &config) {
         return Ok(configured);
     }
-    configure(sources, plugin, &config)
-        .await
-        .map_err(|message| vec![item.problem(&plugin.name, message)])
+    configure(sources, plugin, &config).await.map_err(|message| vec![item.problem(&plugin.name, message)])
 }
 
 /// The middleware of the previous snapshot, if neither its plugin nor its configuration has changed: its instances, with
 /// what they remember, serve on.
 fn previous_with(sources: &Sources<'_>, name: &str, plugin: &Arc<Plugin>, config: &Value) -> Option<Arc<Configured>> {
     let previous = sources.previous.items.middlewares.get(name)?.serves.as_ref()?;
-    previous
-        .plugins()
-        .iter()
-        .find(|configured| configured.is(plugin, config))
-        .cloned()
+    previous.plugins().iter().find(|configured| configured.is(plugin, config)).cloned()
 }
 
 async fn configure(sources: &Sources<'_>, plugin: &Arc<Plugin>, config: &Value) -> Result<Arc<Configured>, String> {

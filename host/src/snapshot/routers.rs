@@ -29,7 +29,7 @@ pub(super) async fn build(sources: &Sources<'_>, items: &mut Items) -> HostOptio
         let status = match Draft::of(name, item, sources.install, items, &entry_middlewares) {
             Ok(draft) if draft.problems.iter().any(Problem::is_error) => draft.failed(previous),
             Ok(draft) => draft.finished(),
-            Err(problems) => Status::broken(problems, previous),
+            Err(problems) => Status::broken(problems, last_good(previous)),
         };
         items.routers.insert(name.clone(), status);
     }
@@ -49,9 +49,7 @@ pub(super) fn disable_without_options(items: &mut Items, tls: &tls::Store) {
                 continue;
             }
             let message = format!("the TLS options `{options}` do not exist or are broken");
-            status
-                .problems
-                .push(Problem::error(format!("http.routers.{}", placed.route.name), message));
+            status.problems.push(Problem::error(format!("http.routers.{}", placed.route.name), message));
             placed.route = disabled(&placed.route);
         }
     }
@@ -85,13 +83,12 @@ fn entry_point_middlewares(sources: &Sources<'_>, items: &mut Items) -> EntryMid
             let place = sources.install.place(&problem.key);
             items.problems.push(problem.clone().at(place));
         }
-        of_entry_points.insert(
-            name.clone(),
-            resolved.map(|plugins| plugins.into_iter().flatten().collect()),
-        );
+        of_entry_points.insert(name.clone(), resolved.map(|plugins| plugins.into_iter().flatten().collect()));
     }
     of_entry_points
 }
+
+type RouterStatus = Status<routing::Router, Vec<Placed>>;
 
 /// A router on its way: what can be known of it although something is wrong.
 struct Draft<'a> {
@@ -128,10 +125,7 @@ impl<'a> Draft<'a> {
             problems.clone()
         })?;
         if config.priority > PRIORITY_AT_MOST {
-            let message = format!(
-                "{} is more than the highest priority, {PRIORITY_AT_MOST}",
-                config.priority
-            );
+            let message = format!("{} is more than the highest priority, {PRIORITY_AT_MOST}", config.priority);
             problems.push(item.problem("priority", message));
         }
         let service = kept(services::resolve(items, item, install, &config.service), &mut problems);
@@ -151,74 +145,27 @@ impl<'a> Draft<'a> {
             let before = kept(before, &mut problems).unwrap_or_default();
             let all = before.into_iter().chain(plugins.iter().cloned()).collect();
             let chain = service.clone().map(|service| Chain::new(all, service));
-            placements.push(Placement {
-                entry_point: entry_point.as_str().into(),
-                tls,
-                chain,
-            });
+            placements.push(Placement { entry_point: entry_point.as_str().into(), tls, chain });
         }
-        let priority = if config.priority == 0 {
-            rule.priority()
-        } else {
-            config.priority
-        };
-        Ok(Self {
-            name: format!("{name}@file").into(),
-            config,
-            rule,
-            priority,
-            placements,
-            problems,
-        })
+        let priority = if config.priority == 0 { rule.priority() } else { config.priority };
+        Ok(Self { name: format!("{name}@file").into(), config, rule, priority, placements, problems })
     }
 
-    fn finished(self) -> Status<routing::Router, Vec<Placed>> {
-        let Self {
-            name,
-            config,
-            rule,
-            priority,
-            placements,
-            problems,
-        } = self;
-        let placed = placements.into_iter().map(
-            |Placement {
-                 entry_point,
-                 tls,
-                 chain,
-             }| {
-                let target = chain.map_or(Target::Disabled, Target::Serve);
-                let service = with_provider(&config.service).into();
-                let access_log = config.observability.access_logs.unwrap_or(true);
-                let route = Route {
-                    name: Arc::clone(&name),
-                    rule: rule.clone(),
-                    priority,
-                    service,
-                    access_log,
-                    target,
-                };
-                Placed {
-                    entry_point,
-                    tls,
-                    route: Arc::new(route),
-                }
-            },
-        );
+    fn finished(self) -> RouterStatus {
+        let Self { name, config, rule, priority, placements, problems } = self;
+        let placed = placements.into_iter().map(|Placement { entry_point, tls, chain }| {
+            let target = chain.map_or(Target::Disabled, Target::Serve);
+            let service = with_provider(&config.service).into();
+            let access_log = config.observability.access_logs.unwrap_or(true);
+            let route = Route { name: Arc::clone(&name), rule: rule.clone(), priority, service, access_log, target };
+            Placed { entry_point, tls, route: Arc::new(route) }
+        });
         Status::good(config.clone(), placed.collect(), problems)
     }
 
     /// The last good version serves on; without one the router refuses what its rule matches.
-    fn failed(
-        mut self,
-        previous: Option<&Status<routing::Router, Vec<Placed>>>,
-    ) -> Status<routing::Router, Vec<Placed>> {
-        let good = previous.filter(|previous| {
-            previous
-                .serves
-                .as_ref()
-                .is_some_and(|placed| !placed.iter().any(Placed::is_disabled))
-        });
+    fn failed(mut self, previous: Option<&RouterStatus>) -> RouterStatus {
+        let good = last_good(previous);
         if good.is_some() {
             return Status::broken(self.problems, good);
         }
@@ -227,13 +174,14 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// A disabled router is no version to fall back to.
+fn last_good(previous: Option<&RouterStatus>) -> Option<&RouterStatus> {
+    previous.filter(|previous| previous.serves_requests())
+}
+
 /// A reference as the API and the logs show it.
 fn with_provider(reference: &str) -> String {
-    if reference.contains('@') {
-        reference.to_owned()
-    } else {
-        format!("{reference}@file")
-    }
+    if reference.contains('@') { reference.to_owned() } else { format!("{reference}@file") }
 }
 
 fn kept<T>(result: Result<T, Problem>, problems: &mut Vec<Problem>) -> Option<T> {
@@ -258,12 +206,7 @@ fn entry_points<'a>(
     install: &'a Install,
     problems: &mut Vec<Problem>,
 ) -> Vec<(&'a String, &'a EntryPoint)> {
-    let http = || {
-        install
-            .entry_points
-            .iter()
-            .filter(|(_, settings)| settings.address.protocol == Protocol::Tcp)
-    };
+    let http = || install.entry_points.iter().filter(|(_, settings)| settings.address.protocol == Protocol::Tcp);
     if config.entry_points.is_empty() {
         let chosen: Vec<_> = http().filter(|(_, settings)| settings.as_default).collect();
         if !chosen.is_empty() {
@@ -276,22 +219,16 @@ fn entry_points<'a>(
         match http().find(|(candidate, _)| *candidate == name) {
             Some(entry_point) => found.push(entry_point),
             None => problems.push(
-                item.problem(
-                    &format!("entryPoints[{position}]"),
-                    format!("entry point `{name}` does not exist"),
-                )
-                .help(did_you_mean(name, install.entry_points.keys())),
+                item.problem(&format!("entryPoints[{position}]"), format!("entry point `{name}` does not exist"))
+                    .help(did_you_mean(name, install.entry_points.keys())),
             ),
         }
     }
     // Those that exist serve, as in Traefik; a router without any is broken.
     if !found.is_empty() {
-        problems
-            .iter_mut()
-            .filter(|problem| problem.key.contains(".entryPoints["))
-            .for_each(|problem| {
-                problem.severity = Severity::Warning;
-            });
+        problems.iter_mut().filter(|problem| problem.key.contains(".entryPoints[")).for_each(|problem| {
+            problem.severity = Severity::Warning;
+        });
     }
     found
 }
@@ -309,10 +246,7 @@ fn check_tls(
         let message = format!("certificates resolver `{resolver}` does not exist; the default certificate is served");
         let help = did_you_mean(resolver, install.certificates_resolvers.keys());
         let problem = item.problem("tls.certResolver", message).help(help);
-        problems.push(Problem {
-            severity: Severity::Warning,
-            ..problem
-        });
+        problems.push(Problem { severity: Severity::Warning, ..problem });
     }
     if options_of(tls) != DEFAULT_OPTIONS && hosts_of(rule).is_empty() {
         let message = "TLS options are chosen by host, and the rule names none, so that they would never apply";
@@ -340,12 +274,7 @@ fn hosts_of(rule: &Rule) -> Vec<String> {
 fn host_options(items: &mut Items) -> HostOptions {
     let mut hosts = HostOptions::new();
     let mut contradictions = Vec::new();
-    for placed in items
-        .routers
-        .values()
-        .filter_map(|status| status.serves.as_ref())
-        .flatten()
-    {
+    for placed in items.routers.values().filter_map(|status| status.serves.as_ref()).flatten() {
         let Some(tls) = &placed.tls else { continue };
         let of_entry_point = hosts.entry(placed.entry_point.to_string()).or_default();
         for host in hosts_of(&placed.route.rule) {
@@ -364,10 +293,7 @@ fn host_options(items: &mut Items) -> HostOptions {
     }
     for (entry_point, host, message) in contradictions {
         items.problems.push(Problem::error("tls.options", message));
-        hosts
-            .entry(entry_point)
-            .or_default()
-            .insert(host, DEFAULT_OPTIONS.to_owned());
+        hosts.entry(entry_point).or_default().insert(host, DEFAULT_OPTIONS.to_owned());
     }
     hosts
 }
@@ -382,48 +308,19 @@ async fn internal(sources: &Sources<'_>, items: &mut Items) {
     }
     if let Some(api) = install.api.as_ref().filter(|api| api.insecure) {
         let base = api.base_path.trim_end_matches('/');
-        add(
-            items,
-            "api",
-            ADMIN_ENTRY_POINT,
-            &format!("PathPrefix(`{base}/api`)"),
-            i64::MAX - 1,
-            Internal::Api,
-        );
+        add(items, "api", ADMIN_ENTRY_POINT, &format!("PathPrefix(`{base}/api`)"), i64::MAX - 1, Internal::Api);
         if api.dashboard {
-            add(
-                items,
-                "dashboard",
-                ADMIN_ENTRY_POINT,
-                "PathPrefix(`/`)",
-                i64::MAX - 2,
-                Internal::Dashboard,
-            );
+            add(items, "dashboard", ADMIN_ENTRY_POINT, "PathPrefix(`/`)", i64::MAX - 2, Internal::Dashboard);
         }
     }
     if let Some(ping) = install.ping.as_ref().filter(|ping| !ping.manual_routing) {
-        add(
-            items,
-            "ping",
-            &ping.entry_point,
-            "PathPrefix(`/ping`)",
-            i64::MAX,
-            Internal::Ping,
-        );
+        add(items, "ping", &ping.entry_point, "PathPrefix(`/ping`)", i64::MAX, Internal::Ping);
     }
 }
 
 fn add(items: &mut Items, name: &str, entry_point: &str, rule: &str, priority: i64, service: Internal) {
     let chain = Chain::new(Vec::new(), Arc::new(Service::Internal(service)));
-    place(
-        items,
-        name,
-        entry_point,
-        rule,
-        priority,
-        service.name(),
-        Target::Serve(chain),
-    );
+    place(items, name, entry_point, rule, priority, service.name(), Target::Serve(chain));
 }
 
 fn place(items: &mut Items, name: &str, entry_point: &str, rule: &str, priority: i64, service: &str, target: Target) {
@@ -437,22 +334,9 @@ fn place(items: &mut Items, name: &str, entry_point: &str, rule: &str, priority:
     let name = format!("{name}@internal");
     let rule = Rule::parse(rule).expect("the proxy's own rules are good");
     let (route_name, service) = (name.as_str().into(), service.into());
-    let route = Arc::new(Route {
-        name: route_name,
-        rule,
-        priority,
-        service,
-        access_log: false,
-        target,
-    });
-    let placed = Placed {
-        entry_point: entry_point.into(),
-        tls: None,
-        route,
-    };
-    items
-        .routers
-        .insert(name, Status::good(config, vec![placed], Vec::new()));
+    let route = Arc::new(Route { name: route_name, rule, priority, service, access_log: false, target });
+    let placed = Placed { entry_point: entry_point.into(), tls: None, route };
+    items.routers.insert(name, Status::good(config, vec![placed], Vec::new()));
 }
 
 /// Everything on an entry point is sent to another one, by the same plugin that routers would use.
@@ -465,9 +349,7 @@ async fn redirect(sources: &Sources<'_>, items: &mut Items, from: &str, redirect
             None => {
                 let message = format!("entry point `{}` does not exist", redirection.to);
                 let help = did_you_mean(&redirection.to, sources.install.entry_points.keys());
-                let problem = Problem::error(format!("{key}.to"), message)
-                    .at(sources.install.place(&key))
-                    .help(help);
+                let problem = Problem::error(format!("{key}.to"), message).at(sources.install.place(&key)).help(help);
                 return items.problems.push(problem);
             }
         },
@@ -480,12 +362,7 @@ async fn redirect(sources: &Sources<'_>, items: &mut Items, from: &str, redirect
             let plugins = configured.plugins().to_vec();
             items.middlewares.insert(
                 middleware,
-                Status {
-                    config: None,
-                    serves: Some(configured),
-                    stale: false,
-                    problems: Vec::new(),
-                },
+                Status { config: None, serves: Some(configured), stale: false, problems: Vec::new() },
             );
             Target::Serve(Chain::new(plugins, Arc::new(Service::Internal(Internal::Noop))))
         }
@@ -494,13 +371,5 @@ async fn redirect(sources: &Sources<'_>, items: &mut Items, from: &str, redirect
             Target::Disabled
         }
     };
-    place(
-        items,
-        &name,
-        from,
-        "PathPrefix(`/`)",
-        redirection.priority,
-        Internal::Noop.name(),
-        target,
-    );
+    place(items, &name, from, "PathPrefix(`/`)", redirection.priority, Internal::Noop.name(), target);
 }

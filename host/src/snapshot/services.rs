@@ -25,10 +25,7 @@ pub struct TransportSource {
 pub(super) fn build(install: &Install, routing: &Routing, previous: &Items, built: &mut Items) {
     let default = Item::new("serversTransport", install.servers_transport.clone());
     let transports = routing.servers_transports.iter().filter(|(name, _)| *name != DEFAULT);
-    for (name, item) in transports
-        .map(|(name, item)| (name.as_str(), item))
-        .chain([(DEFAULT, &default)])
-    {
+    for (name, item) in transports.map(|(name, item)| (name.as_str(), item)).chain([(DEFAULT, &default)]) {
         let status = transport_status(item, previous.transports.get(name));
         built.transports.insert(name.to_owned(), status);
     }
@@ -49,10 +46,7 @@ pub(super) fn resolve(
         Reference::File(name) => name,
         Reference::Internal(name) => return internal(item, install, name),
         Reference::Elsewhere(provider) => {
-            return Err(item.problem(
-                "service",
-                format!("the provider `{provider}` of `{reference}` is not supported"),
-            ));
+            return Err(item.problem("service", format!("the provider `{provider}` of `{reference}` is not supported")));
         }
     };
     match built.services.get(name) {
@@ -73,10 +67,8 @@ fn internal(item: &Item<routing::Router>, install: &Install, name: &str) -> Resu
         Some(Internal::Ping) if install.ping.is_none() => "ping",
         Some(service) => return Ok(Arc::new(Service::Internal(service))),
     };
-    let problem = item.problem(
-        "service",
-        format!("`{name}@internal` is there only with `{section}` in the install file"),
-    );
+    let problem =
+        item.problem("service", format!("`{name}@internal` is there only with `{section}` in the install file"));
     Err(problem.help(format!("add `{section}: {{}}` to the install file and restart")))
 }
 
@@ -90,23 +82,10 @@ fn transport_status(
             return Status::broken(problems.iter().chain(&item.warnings).cloned().collect(), previous);
         }
     };
-    let named = config
-        .certificates
-        .iter()
-        .flat_map(|pair| [&pair.cert_file, &pair.key_file]);
-    let files = config
-        .root_cas
-        .iter()
-        .chain(named)
-        .map(|file| std::fs::read(file).ok())
-        .collect();
+    let named = config.certificates.iter().flat_map(|pair| [&pair.cert_file, &pair.key_file]);
+    let files = config.root_cas.iter().chain(named).map(|file| std::fs::read(file).ok()).collect();
     let source = TransportSource { config, files };
-    if let Some(Status {
-        config: Some(old),
-        serves: Some(transport),
-        stale: false,
-        ..
-    }) = previous
+    if let Some(Status { config: Some(old), serves: Some(transport), stale: false, .. }) = previous
         && *old == source
     {
         return Status::good(source, Arc::clone(transport), item.warnings.clone());
@@ -147,22 +126,13 @@ fn service_status(
         Err(problems) => return Status::broken(problems.iter().chain(&item.warnings).cloned().collect(), previous),
     };
     let routing::Service::LoadBalancer(wanted) = config;
-    match load_balancer(
-        item,
-        wanted,
-        previous.and_then(|previous| previous.serves.as_deref()),
-        built,
-    ) {
+    match load_balancer(item, wanted, previous.and_then(|previous| previous.serves.as_deref()), built) {
         Ok(balancer) => {
             let unchanged = previous.filter(|previous| previous.config.as_ref() == Some(config));
             if let Some(Service::LoadBalancer(old)) = unchanged.and_then(|previous| previous.serves.as_deref()) {
                 balancer.continue_from(old);
             }
-            Status::good(
-                config.clone(),
-                Arc::new(Service::LoadBalancer(balancer)),
-                item.warnings.clone(),
-            )
+            Status::good(config.clone(), Arc::new(Service::LoadBalancer(balancer)), item.warnings.clone())
         }
         Err(mut problems) => {
             problems.extend(item.warnings.iter().cloned());
@@ -188,26 +158,16 @@ fn load_balancer(
     for (position, server) in config.servers.iter().enumerate() {
         match Upstream::parse(&server.url, server.preserve_path, Arc::clone(&transport)) {
             Ok(upstream) => {
-                let kept = known
-                    .iter()
-                    .map(|server| &server.upstream)
-                    .find(|known| known.is_like(&upstream));
+                let kept = known.iter().map(|server| &server.upstream).find(|known| known.is_like(&upstream));
                 let upstream = kept.cloned().unwrap_or_else(|| Arc::new(upstream));
-                servers.push(Server {
-                    upstream,
-                    weight: server.weight.unwrap_or(1),
-                });
+                servers.push(Server { upstream, weight: server.weight.unwrap_or(1) });
             }
             Err(message) => {
                 problems.push(item.problem(&format!("loadBalancer.servers[{position}].url"), message));
             }
         }
     }
-    if problems.is_empty() {
-        Ok(LoadBalancer::new(servers, config.pass_host_header))
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(LoadBalancer::new(servers, config.pass_host_header)) } else { Err(problems) }
 }
 
 fn transport_of(
@@ -221,10 +181,7 @@ fn transport_of(
     let name = match Reference::parse(reference) {
         Reference::File(name) | Reference::Internal(name) => name,
         Reference::Elsewhere(provider) => {
-            return Err(item.problem(
-                KEY,
-                format!("the provider `{provider}` of `{reference}` is not supported"),
-            ));
+            return Err(item.problem(KEY, format!("the provider `{provider}` of `{reference}` is not supported")));
         }
     };
     match built.transports.get(name) {

@@ -51,10 +51,7 @@ impl AccessLog {
         Ok(Self {
             filters: config.filters.clone(),
             headers: Headers::new(config),
-            shape: Shape {
-                format: config.format,
-                kept: Kept::new(&config.fields),
-            },
+            shape: Shape { format: config.format, kept: Kept::new(&config.fields) },
             requests: AtomicU64::new(0),
             writer: Writer::start(output, lines.saturating_mul(LINE).clamp(LEAST_ROOM, MOST_ROOM))?,
         })
@@ -63,9 +60,7 @@ impl AccessLog {
     /// The entry of a request whose head has just arrived.
     pub fn begin<B>(&self, request: &Request<B>, client: SocketAddr, entry_point: &Arc<str>) -> Entry {
         let (uri, headers) = (request.uri(), request.headers());
-        let host = uri
-            .authority()
-            .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        let host = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
         Entry {
             time: Timestamp::now(),
             count: self.requests.fetch_add(1, Ordering::Relaxed) + 1,
@@ -74,10 +69,7 @@ impl AccessLog {
             user: None,
             entry_point: Arc::clone(entry_point),
             method: request.method().clone(),
-            target: uri
-                .path_and_query()
-                .cloned()
-                .unwrap_or_else(|| PathAndQuery::from_static("/")),
+            target: uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
             protocol: request.version(),
             host: host.or_else(|| headers.get(HOST).cloned()),
             tls: None,
@@ -117,11 +109,7 @@ impl AccessLog {
 
     /// One filter that lets the entry pass is enough; without any, all pass.
     fn passes(&self, entry: &Entry) -> bool {
-        let AccessLogFilters {
-            status_codes,
-            retry_attempts,
-            min_duration,
-        } = &self.filters;
+        let AccessLogFilters { status_codes, retry_attempts, min_duration } = &self.filters;
         if status_codes.is_empty() && !retry_attempts && min_duration.is_zero() {
             return true;
         }
@@ -211,31 +199,18 @@ struct Headers {
 impl Headers {
     fn new(config: &install::AccessLog) -> Self {
         let mode = |name: &HeaderName| {
-            let named = config
-                .fields
-                .headers
-                .names
-                .iter()
-                .find(|(known, _)| known.eq_ignore_ascii_case(name.as_str()));
+            let named = config.fields.headers.names.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.as_str()));
             named.map_or(config.fields.headers.default_mode, |(_, mode)| *mode)
         };
         if config.format != AccessLogFormat::Json {
             // The other formats show these two alone.
-            let named = [REFERER, USER_AGENT]
-                .into_iter()
-                .map(|name| (name.clone(), mode(&name)));
-            return Self {
-                default: FieldMode::Drop,
-                named: named.collect(),
-            };
+            let named = [REFERER, USER_AGENT].into_iter().map(|name| (name.clone(), mode(&name)));
+            return Self { default: FieldMode::Drop, named: named.collect() };
         }
         // A name that no header field can have keeps nothing.
         let names = config.fields.headers.names.iter();
         let named = names.filter_map(|(name, mode)| Some((HeaderName::try_from(name.as_str()).ok()?, *mode)));
-        Self {
-            default: config.fields.headers.default_mode,
-            named: named.collect(),
-        }
+        Self { default: config.fields.headers.default_mode, named: named.collect() }
     }
 
     /// A copy without the dropped fields and with the redacted ones made unreadable.
@@ -250,12 +225,7 @@ impl Headers {
             return kept;
         }
         for (name, value) in headers {
-            keep(
-                &mut kept,
-                name,
-                value,
-                self.named.get(name).copied().unwrap_or(self.default),
-            );
+            keep(&mut kept, name, value, self.named.get(name).copied().unwrap_or(self.default));
         }
         kept
     }
@@ -282,22 +252,11 @@ mod tests {
 
     #[test]
     fn filters_by_status_retries_and_duration() {
-        let filters = |filters: AccessLogFilters| install::AccessLog {
-            filters,
-            ..install::AccessLog::default()
-        };
-        let status = filters(AccessLogFilters {
-            status_codes: vec![404..=404, 500..=599],
-            ..Default::default()
-        });
-        let retries = filters(AccessLogFilters {
-            retry_attempts: true,
-            ..Default::default()
-        });
-        let slow = filters(AccessLogFilters {
-            min_duration: Duration::from_millis(200),
-            ..AccessLogFilters::default()
-        });
+        let filters = |filters: AccessLogFilters| install::AccessLog { filters, ..install::AccessLog::default() };
+        let status = filters(AccessLogFilters { status_codes: vec![404..=404, 500..=599], ..Default::default() });
+        let retries = filters(AccessLogFilters { retry_attempts: true, ..Default::default() });
+        let slow =
+            filters(AccessLogFilters { min_duration: Duration::from_millis(200), ..AccessLogFilters::default() });
         for (config, code, retried, milliseconds, expected) in [
             (&filters(AccessLogFilters::default()), 200, 0, 1, true),
             (&status, 200, 0, 1, false),
@@ -317,16 +276,8 @@ mod tests {
 
     #[test]
     fn copies_no_header_that_is_dropped() {
-        let sent = [
-            ("user-agent", "curl"),
-            ("cookie", "secret"),
-            ("x-test", "1"),
-            ("x-test", "2"),
-        ];
-        let mut config = install::AccessLog {
-            format: AccessLogFormat::Json,
-            ..install::AccessLog::default()
-        };
+        let sent = [("user-agent", "curl"), ("cookie", "secret"), ("x-test", "1"), ("x-test", "2")];
+        let mut config = install::AccessLog { format: AccessLogFormat::Json, ..install::AccessLog::default() };
         let log = AccessLog::open(&config).expect("standard output is there");
         assert!(begin(&log, &sent).request_headers.is_empty());
 
@@ -336,10 +287,7 @@ mod tests {
 
         config.fields.headers.default_mode = FieldMode::Keep;
         let log = AccessLog::open(&config).expect("standard output is there");
-        assert_eq!(
-            shown(&begin(&log, &sent)),
-            ["cookie: REDACTED", "user-agent: curl", "x-test: 1", "x-test: 2"]
-        );
+        assert_eq!(shown(&begin(&log, &sent)), ["cookie: REDACTED", "user-agent: curl", "x-test: 1", "x-test: 2"]);
 
         config.format = AccessLogFormat::Common;
         let log = AccessLog::open(&config).expect("standard output is there");
@@ -350,10 +298,7 @@ mod tests {
     fn writes_all_lines_and_reopens_between_them() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path: PathBuf = directory.path().join("logs").join("access.log");
-        let config = install::AccessLog {
-            file_path: Some(path.clone()),
-            ..install::AccessLog::default()
-        };
+        let config = install::AccessLog { file_path: Some(path.clone()), ..install::AccessLog::default() };
         let log = AccessLog::open(&config).expect("opens");
         for _ in 0..1000 {
             log.log(&begin(&log, &[]));
@@ -364,37 +309,22 @@ mod tests {
         log.reopen();
         log.log(&begin(&log, &[]));
         drop(log);
-        assert_eq!(
-            fs::read_to_string(&renamed)
-                .expect("the old file is there")
-                .lines()
-                .count(),
-            1000
-        );
+        assert_eq!(fs::read_to_string(&renamed).expect("the old file is there").lines().count(), 1000);
         let text = fs::read_to_string(&path).expect("the new file is there");
-        assert!(
-            text.contains(" 1001 \"-\" \"-\" 0ms\n") && text.lines().count() == 1,
-            "{text}"
-        );
+        assert!(text.contains(" 1001 \"-\" \"-\" 0ms\n") && text.lines().count() == 1, "{text}");
     }
 
     fn begin(log: &AccessLog, headers: &[(&str, &str)]) -> Entry {
-        let request = headers.iter().fold(http::Request::builder(), |request, (name, value)| {
-            request.header(*name, *value)
-        });
+        let request =
+            headers.iter().fold(http::Request::builder(), |request, (name, value)| request.header(*name, *value));
         let request = request.body(()).expect("a valid request");
-        log.begin(
-            &request,
-            "192.0.2.1:4711".parse().expect("an address"),
-            &Arc::from("web"),
-        )
+        log.begin(&request, "192.0.2.1:4711".parse().expect("an address"), &Arc::from("web"))
     }
 
     fn shown(entry: &Entry) -> Vec<String> {
         let headers = entry.request_headers.iter();
-        let mut shown: Vec<_> = headers
-            .map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")))
-            .collect();
+        let mut shown: Vec<_> =
+            headers.map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
         shown.sort();
         shown
     }

@@ -43,13 +43,7 @@ impl LogFile {
     /// Opens the file for appending; makes it and its directories if they are missing.
     pub(super) fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
         let (file, size) = append_to(path)?;
-        Ok(Self {
-            path: path.to_owned(),
-            rotation,
-            file,
-            size,
-            tidying: None,
-        })
+        Ok(Self { path: path.to_owned(), rotation, file, size, tidying: None })
     }
 
     /// Appends whole lines, after a rotation if they do not fit.
@@ -118,18 +112,14 @@ fn unused_backup(path: &Path) -> PathBuf {
         if !backup.exists() && !compressed(&backup).exists() {
             return backup;
         }
-        time = time
-            .checked_add(Duration::from_millis(1))
-            .expect("the clock is not at the end of time");
+        time = time.checked_add(Duration::from_millis(1)).expect("the clock is not at the end of time");
     }
 }
 
 /// What stands before and after the time in the name of a rotated file.
 fn around_time(path: &Path) -> (String, String) {
     let text = |part: Option<&OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
-    let suffix = path
-        .extension()
-        .map(|extension| format!(".{}", extension.to_string_lossy()));
+    let suffix = path.extension().map(|extension| format!(".{}", extension.to_string_lossy()));
     (format!("{}-", text(path.file_stem())), suffix.unwrap_or_default())
 }
 
@@ -144,9 +134,7 @@ fn tidy(path: &Path, rotation: &Rotation) {
     let now = Timestamp::now();
     for (index, backup) in backups(path).into_iter().enumerate() {
         let too_many = rotation.max_backups.is_some_and(|most| index >= most);
-        let too_old = rotation
-            .max_age
-            .is_some_and(|age| now.duration_since(backup.time) > age);
+        let too_old = rotation.max_age.is_some_and(|age| now.duration_since(backup.time) > age);
         if too_many || too_old {
             let _ = fs::remove_file(&backup.path);
         } else if rotation.compress && !backup.compressed {
@@ -164,10 +152,8 @@ struct Backup {
 /// The rotated files, youngest first.
 fn backups(path: &Path) -> Vec<Backup> {
     let (prefix, suffix) = around_time(path);
-    let directory = path
-        .parent()
-        .filter(|directory| !directory.as_os_str().is_empty())
-        .unwrap_or_else(|| Path::new("."));
+    let directory =
+        path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();
     };
@@ -180,16 +166,8 @@ fn backups(path: &Path) -> Vec<Backup> {
                 None => (name.as_str(), false),
             };
             let time = rest.strip_prefix(&prefix)?.strip_suffix(&suffix)?;
-            let time = DateTime::strptime(TIME, time)
-                .ok()?
-                .to_zoned(TimeZone::UTC)
-                .ok()?
-                .timestamp();
-            Some(Backup {
-                path: entry.path(),
-                time,
-                compressed,
-            })
+            let time = DateTime::strptime(TIME, time).ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp();
+            Some(Backup { path: entry.path(), time, compressed })
         })
         .collect();
     backups.sort_by_key(|backup| std::cmp::Reverse(backup.time));
@@ -219,12 +197,7 @@ mod tests {
     fn rotates_compresses_and_deletes() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("new").join("weir.log");
-        let rotation = Rotation {
-            max_size: Some(10),
-            max_backups: Some(2),
-            compress: true,
-            ..Rotation::default()
-        };
+        let rotation = Rotation { max_size: Some(10), max_backups: Some(2), compress: true, ..Rotation::default() };
         let mut log = LogFile::open(&path, rotation).expect("opens");
         for line in ["one\n", "two\n", "three\n", "four\n", "fifth line\n"] {
             log.write(line.as_bytes()).expect("writes");
@@ -241,25 +214,11 @@ mod tests {
     fn deletes_by_age() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("weir.log");
-        for name in [
-            "weir-2020-01-01T00-00-00.000.log",
-            "weir-2020-01-01T00-00-00.001.log.gz",
-            "weir-x.log",
-        ] {
+        for name in ["weir-2020-01-01T00-00-00.000.log", "weir-2020-01-01T00-00-00.001.log.gz", "weir-x.log"] {
             fs::write(directory.path().join(name), "old").expect("writes");
         }
-        tidy(
-            &path,
-            &Rotation {
-                max_age: Some(SignedDuration::from_hours(24)),
-                ..Rotation::default()
-            },
-        );
-        let names: Vec<_> = fs::read_dir(directory.path())
-            .expect("lists")
-            .flatten()
-            .map(|e| e.file_name())
-            .collect();
+        tidy(&path, &Rotation { max_age: Some(SignedDuration::from_hours(24)), ..Rotation::default() });
+        let names: Vec<_> = fs::read_dir(directory.path()).expect("lists").flatten().map(|e| e.file_name()).collect();
         assert_eq!(names, ["weir-x.log"]);
     }
 
@@ -278,9 +237,7 @@ mod tests {
     fn decompressed(path: &Path) -> String {
         let mut text = String::new();
         let file = File::open(path).expect("the backup is there");
-        GzDecoder::new(file)
-            .read_to_string(&mut text)
-            .expect("the backup is gzip");
+        GzDecoder::new(file).read_to_string(&mut text).expect("the backup is gzip");
         text
     }
 }

@@ -31,20 +31,12 @@ where
         } else {
             write!(writer, "{} {level} ", rfc3339(&now))?;
         }
-        let mut fields = CommonFields {
-            color: self.color,
-            message: String::new(),
-            rest: String::new(),
-        };
+        let mut fields = CommonFields { color: self.color, message: String::new(), rest: String::new() };
         event.record(&mut fields);
         writer.write_str(&fields.message)?;
         writer.write_str(&fields.rest)?;
         for span in context.event_scope().into_iter().flatten() {
-            if let Some(fields) = span
-                .extensions()
-                .get::<FormattedFields<N>>()
-                .filter(|fields| !fields.is_empty())
-            {
+            if let Some(fields) = span.extensions().get::<FormattedFields<N>>().filter(|fields| !fields.is_empty()) {
                 write!(writer, " {}=", span.name())?;
                 write_value(&mut writer, &fields.fields)?;
             }
@@ -65,11 +57,7 @@ where
         let mut fields = JsonFields(BTreeMap::new());
         event.record(&mut fields);
         for span in context.event_scope().into_iter().flatten() {
-            if let Some(formatted) = span
-                .extensions()
-                .get::<FormattedFields<N>>()
-                .filter(|fields| !fields.is_empty())
-            {
+            if let Some(formatted) = span.extensions().get::<FormattedFields<N>>().filter(|fields| !fields.is_empty()) {
                 fields.0.insert(span.name(), formatted.fields.as_str().into());
             }
         }

@@ -42,22 +42,13 @@ impl Shape {
     fn generic(&self, entry: &Entry, line: &mut Vec<u8>) {
         bare(line, self.text(Field::ClientHost, client_host(entry).as_bytes()));
         line.extend(b" - ");
-        word(
-            line,
-            self.text(
-                Field::ClientUsername,
-                entry.user.as_deref().unwrap_or_default().as_bytes(),
-            ),
-        );
+        word(line, self.text(Field::ClientUsername, entry.user.as_deref().unwrap_or_default().as_bytes()));
         put(line, format_args!(" [{}] \"", self.clf_time(entry.time)));
         bare(line, self.text(Field::RequestMethod, entry.method.as_str().as_bytes()));
         line.push(b' ');
         bare(line, self.text(Field::RequestPath, entry.target.as_str().as_bytes()));
         line.push(b' ');
-        bare(
-            line,
-            self.text(Field::RequestProtocol, protocol(entry.protocol).as_bytes()),
-        );
+        bare(line, self.text(Field::RequestProtocol, protocol(entry.protocol).as_bytes()));
         line.extend(b"\" ");
         self.number(line, Field::DownstreamStatus, entry.status.into());
         line.push(b' ');
@@ -74,26 +65,10 @@ impl Shape {
         line.push(b' ');
         self.number(line, Field::RequestCount, entry.count);
         line.push(b' ');
-        quoted(
-            line,
-            self.text(
-                Field::RouterName,
-                entry.router.as_deref().unwrap_or_default().as_bytes(),
-            ),
-        );
+        quoted(line, self.text(Field::RouterName, entry.router.as_deref().unwrap_or_default().as_bytes()));
         line.push(b' ');
-        quoted(
-            line,
-            self.text(
-                Field::ServiceURL,
-                entry.server.as_deref().unwrap_or_default().as_bytes(),
-            ),
-        );
-        let duration = if self.kept.has(Field::Duration) {
-            entry.duration.as_millis()
-        } else {
-            0
-        };
+        quoted(line, self.text(Field::ServiceURL, entry.server.as_deref().unwrap_or_default().as_bytes()));
+        let duration = if self.kept.has(Field::Duration) { entry.duration.as_millis() } else { 0 };
         put(line, format_args!(" {duration}ms"));
     }
 
@@ -166,10 +141,7 @@ fn json_response(entry: &Entry, object: &mut Object<'_>) {
         object.number(Field::OriginDuration, origin.duration.as_nanos());
         object.number(Field::OriginStatus, origin.status);
     }
-    object.number(
-        Field::Overhead,
-        entry.duration.saturating_sub(origin.duration).as_nanos(),
-    );
+    object.number(Field::Overhead, entry.duration.saturating_sub(origin.duration).as_nanos());
 }
 
 fn json_request(entry: &Entry, object: &mut Object<'_>) {
@@ -229,11 +201,8 @@ fn json_start(entry: &Entry, object: &mut Object<'_>) {
 
 fn json_headers(prefix: &str, headers: &HeaderMap, object: &mut Object<'_>) {
     for name in headers.keys() {
-        let values: Vec<_> = headers
-            .get_all(name)
-            .iter()
-            .map(|value| String::from_utf8_lossy(value.as_bytes()))
-            .collect();
+        let values: Vec<_> =
+            headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
         object.key(&format!("{prefix}{}", canonical(name)), &values.join(","));
     }
 }
@@ -293,10 +262,7 @@ impl Kept {
     pub(super) fn new(fields: &AccessLogFields) -> Self {
         let mut kept = 0;
         for field in Field::ALL {
-            let named = fields
-                .names
-                .iter()
-                .find(|(name, _)| name.eq_ignore_ascii_case(field.name()));
+            let named = fields.names.iter().find(|(name, _)| name.eq_ignore_ascii_case(field.name()));
             // `redact` is for header fields; Traefik falls back to the default mode.
             let dropped = match named.map(|(_, mode)| mode) {
                 Some(FieldMode::Drop) => true,

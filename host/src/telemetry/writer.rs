@@ -22,24 +22,12 @@ pub(super) struct Writer {
 impl Writer {
     /// `limit`: bytes that may wait.
     pub(super) fn start(output: Output, limit: usize) -> anyhow::Result<Self> {
-        let queue = Arc::new(Queue {
-            waiting: Mutex::default(),
-            changed: Condvar::new(),
-            limit,
-        });
-        let writing = Writing {
-            output,
-            complained: None,
-        };
+        let queue = Arc::new(Queue { waiting: Mutex::default(), changed: Condvar::new(), limit });
+        let writing = Writing { output, complained: None };
         let orders = Arc::clone(&queue);
-        let thread = thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || writing.run(&orders));
+        let thread = thread::Builder::new().name("access-log".to_owned()).spawn(move || writing.run(&orders));
         let thread = thread.context("no thread can be started for the access log")?;
-        Ok(Self {
-            queue,
-            thread: Some(thread),
-        })
+        Ok(Self { queue, thread: Some(thread) })
     }
 
     /// Has a line written soon, or drops it. Never waits for the disk.
@@ -118,21 +106,11 @@ impl Queue {
         let idle = |waiting: &mut Waiting| waiting.lines.is_empty() && waiting.reopen.is_none() && !waiting.closed;
         let gathering =
             |waiting: &mut Waiting| waiting.lines.len() < BATCH && waiting.reopen.is_none() && !waiting.closed;
-        let waiting = self
-            .changed
-            .wait_while(self.lock(), idle)
-            .unwrap_or_else(PoisonError::into_inner);
+        let waiting = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
         let waited = self.changed.wait_timeout_while(waiting, GATHERING, gathering);
         let (mut waiting, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let closed = waiting.closed;
-        mem::replace(
-            &mut *waiting,
-            Waiting {
-                lines: written,
-                closed,
-                ..Waiting::default()
-            },
-        )
+        mem::replace(&mut *waiting, Waiting { lines: written, closed, ..Waiting::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -156,12 +134,7 @@ impl Writing {
         let mut dropped = 0;
         let mut buffer = Vec::new();
         loop {
-            let Waiting {
-                mut lines,
-                dropped: now,
-                reopen,
-                closed,
-            } = queue.take(buffer);
+            let Waiting { mut lines, dropped: now, reopen, closed } = queue.take(buffer);
             let (before, after) = lines.split_at(reopen.unwrap_or(0));
             self.write(before);
             if reopen.is_some() {
@@ -214,11 +187,7 @@ mod tests {
 
     #[test]
     fn drops_and_counts_rather_than_waits() {
-        let queue = Queue {
-            waiting: Mutex::default(),
-            changed: Condvar::new(),
-            limit: 9,
-        };
+        let queue = Queue { waiting: Mutex::default(), changed: Condvar::new(), limit: 9 };
         for line in ["one\n", "two\n", "three\n", "\n"] {
             queue.push(line.as_bytes());
         }

@@ -87,20 +87,13 @@ impl Certificate {
                 error => format!("{certificate} and {key} cannot be used: {error}"),
             }
         })?;
-        Ok(Self {
-            key: Arc::new(key),
-            summary,
-            source: Some(source.clone()),
-            digest,
-        })
+        Ok(Self { key: Arc::new(key), summary, source: Some(source.clone()), digest })
     }
 
     /// A self-signed certificate, made anew at each call.
     pub(super) fn generated() -> Self {
         let key = KeyPair::generate().expect("aws-lc makes P-256 keys");
-        let certificate = generated_parameters()
-            .self_signed(&key)
-            .expect("the parameters are constant but for dates");
+        let certificate = generated_parameters().self_signed(&key).expect("the parameters are constant but for dates");
         let der = certificate.der().clone();
         let mut summary = summary(&der).expect("rcgen writes certificates that can be parsed");
         summary.default = true;
@@ -108,28 +101,17 @@ impl Certificate {
         let digest = digest(&der, private_key.secret_der());
         let key = CertifiedKey::from_der(vec![der], private_key, &aws_lc_rs::default_provider())
             .expect("the certificate was signed with this key");
-        Self {
-            key: Arc::new(key),
-            summary,
-            source: None,
-            digest,
-        }
+        Self { key: Arc::new(key), summary, source: None, digest }
     }
 
     /// A sentence if `now` is outside the time of validity.
     pub(super) fn expiry_problem(&self, now: Timestamp) -> Option<String> {
         let names = self.summary.names.join(", ");
         if now > self.summary.not_after {
-            return Some(format!(
-                "the certificate of `{names}` expired at {}",
-                self.summary.not_after
-            ));
+            return Some(format!("the certificate of `{names}` expired at {}", self.summary.not_after));
         }
         if now < self.summary.not_before {
-            return Some(format!(
-                "the certificate of `{names}` is not valid before {}",
-                self.summary.not_before
-            ));
+            return Some(format!("the certificate of `{names}` is not valid before {}", self.summary.not_before));
         }
         None
     }
@@ -147,9 +129,8 @@ impl Certificates {
     /// Of two certificates for one name the valid one comes first, then the one that is listed first.
     pub(super) fn new(certificates: &[Certificate], default: &Certificate, now: Timestamp) -> Self {
         let mut by_name: Names<Vec<Arc<CertifiedKey>>> = Names::default();
-        let (expired, valid): (Vec<_>, Vec<_>) = certificates
-            .iter()
-            .partition(|certificate| certificate.summary.not_after < now);
+        let (expired, valid): (Vec<_>, Vec<_>) =
+            certificates.iter().partition(|certificate| certificate.summary.not_after < now);
         for certificate in valid.into_iter().chain(expired) {
             for name in &certificate.summary.names {
                 match by_name.entry(name) {
@@ -160,10 +141,7 @@ impl Certificates {
                 }
             }
         }
-        Self {
-            by_name,
-            default: Arc::clone(&default.key),
-        }
+        Self { by_name, default: Arc::clone(&default.key) }
     }
 
     fn find(&self, server_name: &str, offered: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
@@ -171,9 +149,7 @@ impl Certificates {
         if let [key] = keys.as_slice() {
             return Some(key);
         }
-        keys.iter()
-            .find(|key| key.key.choose_scheme(offered).is_some())
-            .or_else(|| keys.first())
+        keys.iter().find(|key| key.key.choose_scheme(offered).is_some()).or_else(|| keys.first())
     }
 }
 
@@ -187,9 +163,7 @@ pub(super) struct Resolver {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let known = hello
-            .server_name()
-            .and_then(|name| self.certificates.find(name, hello.signature_schemes()));
+        let known = hello.server_name().and_then(|name| self.certificates.find(name, hello.signature_schemes()));
         match known {
             Some(key) => Some(Arc::clone(key)),
             None if self.strict => None,
@@ -235,10 +209,7 @@ fn summary(der: &[u8]) -> Result<Summary, String> {
 }
 
 fn common_name(name: &X509Name<'_>) -> String {
-    name.iter_common_name()
-        .find_map(|attribute| attribute.as_str().ok())
-        .unwrap_or_default()
-        .to_owned()
+    name.iter_common_name().find_map(|attribute| attribute.as_str().ok()).unwrap_or_default().to_owned()
 }
 
 fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
@@ -264,12 +235,7 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
 
 fn digest(chain: &[u8], key: &[u8]) -> [u8; 32] {
     // The length keeps the two parts apart.
-    Sha256::new()
-        .chain_update(chain.len().to_le_bytes())
-        .chain_update(chain)
-        .chain_update(key)
-        .finalize()
-        .into()
+    Sha256::new().chain_update(chain.len().to_le_bytes()).chain_update(chain).chain_update(key).finalize().into()
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -35,10 +35,7 @@ impl<T> Names<T> {
 
 impl<T> Default for Names<T> {
     fn default() -> Self {
-        Self {
-            exact: HashMap::new(),
-            wildcard: HashMap::new(),
-        }
+        Self { exact: HashMap::new(), wildcard: HashMap::new() }
     }
 }
 

@@ -59,32 +59,17 @@ pub(super) fn build(options: &TlsOptions, certificates: Arc<dyn ResolvesServerCe
     }
     let config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions)
-        .map_err(|error| {
-            vec![remark(
-                "cipherSuites",
-                format!("they fit none of the TLS versions: {error}"),
-            )]
-        })?;
-    let mut config = config
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(certificates);
+        .map_err(|error| vec![remark("cipherSuites", format!("they fit none of the TLS versions: {error}"))])?;
+    let mut config = config.with_client_cert_verifier(verifier).with_cert_resolver(certificates);
     config.alpn_protocols = alpn_protocols(options);
     if options.disable_session_tickets {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     } else {
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| {
-            vec![remark(
-                "disableSessionTickets",
-                format!("no ticket key can be made: {error}"),
-            )]
-        })?;
+        config.ticketer = aws_lc_rs::Ticketer::new()
+            .map_err(|error| vec![remark("disableSessionTickets", format!("no ticket key can be made: {error}"))])?;
     }
-    Ok(Built {
-        config,
-        authorities,
-        warnings,
-    })
+    Ok(Built { config, authorities, warnings })
 }
 
 /// The version as Traefik's access log writes it, such as `1.3`.
@@ -112,11 +97,7 @@ fn versions(options: &TlsOptions, errors: &mut Vec<Remark>) -> Vec<&'static Supp
     if *minimum == version::TLS13 && *maximum == version::TLS12 {
         errors.push(remark("maxVersion", "it is lower than `minVersion`".to_owned()));
     }
-    if minimum == maximum {
-        vec![minimum]
-    } else {
-        vec![&version::TLS13, &version::TLS12]
-    }
+    if minimum == maximum { vec![minimum] } else { vec![&version::TLS13, &version::TLS12] }
 }
 
 fn protocol_version(
@@ -130,19 +111,13 @@ fn protocol_version(
         "VersionTLS13" => Some(&version::TLS13),
         "VersionTLS10" | "VersionTLS11" => {
             let message = format!("`{name}` is not served: TLS 1.0 and 1.1 are deprecated as insecure (RFC 8996)");
-            errors.push(Remark {
-                help: Some("use `VersionTLS12`".to_owned()),
-                ..remark(key, message)
-            });
+            errors.push(Remark { help: Some("use `VersionTLS12`".to_owned()), ..remark(key, message) });
             None
         }
         _ => {
             let message = format!("`{name}` is not a TLS version");
             let help = Some("use `VersionTLS12` or `VersionTLS13`".to_owned());
-            errors.push(Remark {
-                help,
-                ..remark(key, message)
-            });
+            errors.push(Remark { help, ..remark(key, message) });
             None
         }
     }
@@ -153,15 +128,10 @@ fn cipher_suites(names: &[String], errors: &mut Vec<Remark>, warnings: &mut Vec<
     if names.is_empty() {
         return aws_lc_rs::DEFAULT_CIPHER_SUITES.to_vec();
     }
-    let mut suites: Vec<_> = aws_lc_rs::ALL_CIPHER_SUITES
-        .iter()
-        .copied()
-        .filter(|suite| suite.tls13().is_some())
-        .collect();
+    let mut suites: Vec<_> =
+        aws_lc_rs::ALL_CIPHER_SUITES.iter().copied().filter(|suite| suite.tls13().is_some()).collect();
     for name in names {
-        let known = aws_lc_rs::ALL_CIPHER_SUITES
-            .iter()
-            .find(|suite| names_suite(name, suite.suite()));
+        let known = aws_lc_rs::ALL_CIPHER_SUITES.iter().find(|suite| names_suite(name, suite.suite()));
         match known {
             Some(suite) if !suites.contains(suite) => suites.push(*suite),
             Some(_) => {}
@@ -170,15 +140,11 @@ fn cipher_suites(names: &[String], errors: &mut Vec<Remark>, warnings: &mut Vec<
                 warnings.push(remark("cipherSuites", message));
             }
             None => {
-                let known = aws_lc_rs::ALL_CIPHER_SUITES
-                    .iter()
-                    .map(|suite| format!("`{}`", cipher_name(suite.suite())));
+                let known =
+                    aws_lc_rs::ALL_CIPHER_SUITES.iter().map(|suite| format!("`{}`", cipher_name(suite.suite())));
                 let help = format!("known are {}", known.collect::<Vec<_>>().join(", "));
                 let message = format!("`{name}` is not a cipher suite");
-                errors.push(Remark {
-                    help: Some(help),
-                    ..remark("cipherSuites", message)
-                });
+                errors.push(Remark { help: Some(help), ..remark("cipherSuites", message) });
             }
         }
     }
@@ -229,19 +195,13 @@ fn curves(
             "x25519" => aws_lc_rs::kx_group::X25519,
             "x25519mlkem768" => aws_lc_rs::kx_group::X25519MLKEM768,
             "curvep521" | "p521" | "secp384r1mlkem1024" | "secp521r1" => {
-                warnings.push(remark(
-                    "curvePreferences",
-                    format!("`{name}` is skipped: it is not supported"),
-                ));
+                warnings.push(remark("curvePreferences", format!("`{name}` is skipped: it is not supported")));
                 continue;
             }
             _ => {
                 let help = "known are `X25519MLKEM768`, `X25519`, `CurveP256`, `CurveP384`, `SecP256r1MLKEM768`";
                 let message = format!("`{name}` is not a curve");
-                errors.push(Remark {
-                    help: Some(help.to_owned()),
-                    ..remark("curvePreferences", message)
-                });
+                errors.push(Remark { help: Some(help.to_owned()), ..remark("curvePreferences", message) });
                 continue;
             }
         };
@@ -260,10 +220,7 @@ fn alpn_protocols(options: &TlsOptions) -> Vec<Vec<u8>> {
         return vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     }
     // Traefik's list has `acme-tls/1`, which has a configuration of its own and no HTTP behind it.
-    let protocols = options
-        .alpn_protocols
-        .iter()
-        .filter(|protocol| *protocol != "acme-tls/1");
+    let protocols = options.alpn_protocols.iter().filter(|protocol| *protocol != "acme-tls/1");
     protocols.map(|protocol| protocol.as_bytes().to_vec()).collect()
 }
 
@@ -271,10 +228,7 @@ type Verifier = (Arc<dyn ClientCertVerifier>, Vec<CertificateDer<'static>>);
 
 fn client_verifier(auth: &ClientAuth, provider: &Arc<CryptoProvider>) -> Result<Verifier, Vec<Remark>> {
     let Authorities { roots, certificates } = pem::authorities(&auth.ca_files).map_err(|problems| {
-        problems
-            .into_iter()
-            .map(|problem| remark("clientAuth.caFiles", problem))
-            .collect::<Vec<_>>()
+        problems.into_iter().map(|problem| remark("clientAuth.caFiles", problem)).collect::<Vec<_>>()
     })?;
     let wanted = match auth.client_auth_type {
         Some(wanted) => wanted,
@@ -292,29 +246,19 @@ fn client_verifier(auth: &ClientAuth, provider: &Arc<CryptoProvider>) -> Result<
         ClientAuthType::RequestClientCert => return Ok((Arc::new(unverified(false)), certificates)),
         ClientAuthType::RequireAnyClientCert => return Ok((Arc::new(unverified(true)), certificates)),
         _ if certificates.is_empty() => {
-            return Err(vec![remark(
-                "clientAuth.caFiles",
-                format!("`{wanted:?}` needs at least one of them"),
-            )]);
+            return Err(vec![remark("clientAuth.caFiles", format!("`{wanted:?}` needs at least one of them"))]);
         }
         ClientAuthType::VerifyClientCertIfGiven => verified().allow_unauthenticated().build(),
         ClientAuthType::RequireAndVerifyClientCert => verified().build(),
     };
     match verifier {
         Ok(verifier) => Ok((verifier, certificates)),
-        Err(error) => Err(vec![remark(
-            "clientAuth.caFiles",
-            format!("they cannot be used: {error}"),
-        )]),
+        Err(error) => Err(vec![remark("clientAuth.caFiles", format!("they cannot be used: {error}"))]),
     }
 }
 
 fn remark(key: &'static str, message: String) -> Remark {
-    Remark {
-        key,
-        message,
-        help: None,
-    }
+    Remark { key, message, help: None }
 }
 
 /// Asks for a certificate and checks only that the client has its key: who issued it is for the server behind to judge.

@@ -53,10 +53,7 @@ pub(super) fn private_key(option: &str, pem: &[u8]) -> Result<PrivateKeyDer<'sta
 /// The certificates of several options as trust anchors.
 pub(super) fn authorities(options: &[String]) -> Result<Authorities, Vec<String>> {
     let mut problems = Vec::new();
-    let mut authorities = Authorities {
-        roots: RootCertStore::empty(),
-        certificates: Vec::new(),
-    };
+    let mut authorities = Authorities { roots: RootCertStore::empty(), certificates: Vec::new() };
     for option in options {
         let certificates = match read(option).and_then(|pem| certificates(option, &pem)) {
             Ok(certificates) => certificates,
@@ -67,19 +64,12 @@ pub(super) fn authorities(options: &[String]) -> Result<Authorities, Vec<String>
         };
         for certificate in certificates {
             if let Err(error) = authorities.roots.add(certificate.clone()) {
-                problems.push(format!(
-                    "{} holds a certificate that cannot be trusted: {error}",
-                    name(option)
-                ));
+                problems.push(format!("{} holds a certificate that cannot be trusted: {error}", name(option)));
             }
             authorities.certificates.push(certificate);
         }
     }
-    if problems.is_empty() {
-        Ok(authorities)
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(authorities) } else { Err(problems) }
 }
 
 /// Trust anchors, and the certificates that they were made of.

@@ -69,9 +69,7 @@ fn verifier(
         (Arc::new(roots), certificates)
     };
     if roots.is_empty() {
-        return Err(vec![
-            "the operating system has no trusted authorities: name some in `rootCAs`".to_owned(),
-        ]);
+        return Err(vec!["the operating system has no trusted authorities: name some in `rootCAs`".to_owned()]);
     }
     let authorities = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider))
         .build()
@@ -124,10 +122,7 @@ struct Identities(Vec<Arc<CertifiedKey>>);
 
 impl ResolvesClientCert for Identities {
     fn resolve(&self, _authorities: &[&[u8]], offered: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.0
-            .iter()
-            .find(|identity| identity.key.choose_scheme(offered).is_some())
-            .cloned()
+        self.0.iter().find(|identity| identity.key.choose_scheme(offered).is_some()).cloned()
     }
 
     fn has_certs(&self) -> bool {
@@ -154,9 +149,7 @@ impl ServerCertVerifier for Verified {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         if !self.pinned.iter().any(|pinned| pinned == certificate) {
-            return self
-                .authorities
-                .verify_server_cert(certificate, intermediates, name, ocsp, now);
+            return self.authorities.verify_server_cert(certificate, intermediates, name, ocsp, now);
         }
         verify_time(certificate, now)?;
         verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
@@ -209,9 +202,7 @@ pub(super) struct Unverified {
 
 impl Unverified {
     pub(super) fn new(provider: &CryptoProvider) -> Self {
-        Self {
-            schemes: provider.signature_verification_algorithms.supported_schemes(),
-        }
+        Self { schemes: provider.signature_verification_algorithms.supported_schemes() }
     }
 }
 

@@ -89,17 +89,11 @@ pub(in crate::config) fn duration(text: &str) -> Result<Duration, String> {
     let mut rest = text;
     let mut nanoseconds = 0_u128;
     while !rest.is_empty() {
-        let digits = rest
-            .find(|byte: char| !byte.is_ascii_digit() && byte != '.')
-            .ok_or_else(invalid)?;
+        let digits = rest.find(|byte: char| !byte.is_ascii_digit() && byte != '.').ok_or_else(invalid)?;
         let (number, after) = rest.split_at(digits);
-        let unit = after
-            .find(|byte: char| byte.is_ascii_digit() || byte == '.')
-            .unwrap_or(after.len());
+        let unit = after.find(|byte: char| byte.is_ascii_digit() || byte == '.').unwrap_or(after.len());
         let (unit, after) = after.split_at(unit);
-        let part = unit_nanoseconds(unit)
-            .and_then(|unit| scaled(number, unit))
-            .ok_or_else(invalid)?;
+        let part = unit_nanoseconds(unit).and_then(|unit| scaled(number, unit)).ok_or_else(invalid)?;
         nanoseconds = nanoseconds.checked_add(part).ok_or_else(invalid)?;
         rest = after;
     }
@@ -128,11 +122,7 @@ fn scaled(number: &str, unit: u128) -> Option<u128> {
         return None;
     }
     let parse = |digits: &str| {
-        if digits.is_empty() {
-            Some(0)
-        } else {
-            digits.parse::<u128>().ok()
-        }
+        if digits.is_empty() { Some(0) } else { digits.parse::<u128>().ok() }
     };
     let fraction = fraction.get(..fraction.len().min(18))?;
     let parts = parse(fraction)?.checked_mul(unit)? / 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
@@ -148,17 +138,10 @@ pub(in crate::config) fn network(text: &str) -> Result<IpNet, String> {
 /// `404` or `500-599`.
 pub(in crate::config) fn status_codes(text: &str) -> Result<RangeInclusive<u16>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let code = |text: &str| {
-        text.trim()
-            .parse::<u16>()
-            .ok()
-            .filter(|code| (100..1000).contains(code))
-    };
+    let code = |text: &str| text.trim().parse::<u16>().ok().filter(|code| (100..1000).contains(code));
     match (code(first), code(last)) {
         (Some(first), Some(last)) if first <= last => Ok(first..=last),
-        _ => Err(format!(
-            "`{text}` is no range of status codes\nwrite `404` or `500-599`"
-        )),
+        _ => Err(format!("`{text}` is no range of status codes\nwrite `404` or `500-599`")),
     }
 }
 
@@ -170,26 +153,12 @@ mod tests {
 
     #[test]
     fn numbers() {
-        for (text, expected) in [
-            ("12", Some(12)),
-            ("-1", Some(-1)),
-            ("+7", Some(7)),
-            ("0x10", Some(16)),
-            ("0o17", Some(15)),
-        ] {
+        for (text, expected) in
+            [("12", Some(12)), ("-1", Some(-1)), ("+7", Some(7)), ("0x10", Some(16)), ("0o17", Some(15))]
+        {
             assert_eq!(number::<i64>(text).ok(), expected, "{text}");
         }
-        for text in [
-            "",
-            "high",
-            "1.5",
-            "1e3",
-            "- 1",
-            "--1",
-            "0x",
-            "1_000",
-            "9223372036854775808",
-        ] {
+        for text in ["", "high", "1.5", "1e3", "- 1", "--1", "0x", "1_000", "9223372036854775808"] {
             assert!(number::<i64>(text).is_err(), "{text}");
         }
         assert_eq!(number::<u16>("70000"), Err("`70000` is more than 65535".to_owned()));
@@ -211,18 +180,7 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(expected), "{text}");
         }
-        for text in [
-            "",
-            "soon",
-            "s",
-            "10 s",
-            "1.s.",
-            "-1s",
-            "5d",
-            "1.5",
-            "99999999999999999999h",
-            "1m30",
-        ] {
+        for text in ["", "soon", "s", "10 s", "1.s.", "-1s", "5d", "1.5", "99999999999999999999h", "1m30"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }
@@ -230,14 +188,8 @@ mod tests {
     #[test]
     fn others() {
         assert_eq!(boolean("True"), Ok(true));
-        assert_eq!(
-            boolean("yes"),
-            Err("`yes` is neither `true` nor `false`\nwrite `true`".to_owned())
-        );
-        assert_eq!(
-            network("10.0.0.1").map(|network| network.to_string()),
-            Ok("10.0.0.1/32".to_owned())
-        );
+        assert_eq!(boolean("yes"), Err("`yes` is neither `true` nor `false`\nwrite `true`".to_owned()));
+        assert_eq!(network("10.0.0.1").map(|network| network.to_string()), Ok("10.0.0.1/32".to_owned()));
         assert!(network("10.0.0.0/33").is_err());
         assert_eq!(status_codes("500-599"), Ok(500..=599));
         assert!(status_codes("599-500").is_err());

@@ -49,16 +49,10 @@ impl FromStr for Address {
             _ => return Err(format!("`{protocol}` is neither `tcp` nor `udp`")),
         };
         let Some((host, port)) = socket.rsplit_once(':') else {
-            let fix = if socket.parse::<u16>().is_ok() {
-                format!(":{socket}")
-            } else {
-                format!("{socket}:80")
-            };
+            let fix = if socket.parse::<u16>().is_ok() { format!(":{socket}") } else { format!("{socket}:80") };
             return Err(format!("`{text}` has no port in it\nwrite `\"{fix}\"`"));
         };
-        let port = port
-            .parse()
-            .map_err(|_| format!("`{port}` is not a port between 0 and 65535"))?;
+        let port = port.parse().map_err(|_| format!("`{port}` is not a port between 0 and 65535"))?;
         let host = match host.strip_prefix('[') {
             None if host.contains(':') => {
                 return Err(format!(
@@ -69,25 +63,17 @@ impl FromStr for Address {
             Some(rest) => {
                 let inside = rest.strip_suffix(']').unwrap_or(rest);
                 let address = inside.split('%').next().unwrap_or(inside);
-                address
-                    .parse::<Ipv6Addr>()
-                    .map_err(|_| format!("`{inside}` is not an IPv6 address"))?;
+                address.parse::<Ipv6Addr>().map_err(|_| format!("`{inside}` is not an IPv6 address"))?;
                 inside
             }
         };
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-            protocol,
-        })
+        Ok(Self { host: host.to_owned(), port, protocol })
     }
 }
 
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -104,29 +90,10 @@ mod tests {
             ("localhost:53/UDP", "localhost", 53, Protocol::Udp),
         ] {
             let address: Address = text.parse().expect(text);
-            assert_eq!(
-                address,
-                Address {
-                    host: host.to_owned(),
-                    port,
-                    protocol
-                }
-            );
-            assert_eq!(
-                address.to_string().to_lowercase(),
-                text.trim_end_matches("/tcp").to_lowercase()
-            );
+            assert_eq!(address, Address { host: host.to_owned(), port, protocol });
+            assert_eq!(address.to_string().to_lowercase(), text.trim_end_matches("/tcp").to_lowercase());
         }
-        for text in [
-            "80",
-            "localhost",
-            "::1:80",
-            ":http",
-            ":70000",
-            "[nope]:80",
-            ":80/quic",
-            "",
-        ] {
+        for text in ["80", "localhost", "::1:80", ":http", ":70000", "[nope]:80", ":80/quic", ""] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
     }

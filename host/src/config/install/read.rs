@@ -25,18 +25,10 @@ pub(in crate::config) fn read(root: Option<Node>) -> Result<(Install, Vec<Proble
         return Err(problems);
     };
 
-    install.plugins.settings = (root
-        .entry("plugins.settings")
-        .map(|entry| entry.value.entries())
-        .unwrap_or_default())
-    .iter()
-    .map(|entry| {
-        (
-            entry.key.clone(),
-            entry.value.named(format!("plugins.settings.{}", entry.key)),
-        )
-    })
-    .collect();
+    install.plugins.settings = (root.entry("plugins.settings").map(|entry| entry.value.entries()).unwrap_or_default())
+        .iter()
+        .map(|entry| (entry.key.clone(), entry.value.named(format!("plugins.settings.{}", entry.key))))
+        .collect();
     install.source = Some(root);
     problems.extend(entry_points(&install));
     short_forms(&install, &mut problems);
@@ -44,35 +36,20 @@ pub(in crate::config) fn read(root: Option<Node>) -> Result<(Install, Vec<Proble
     complete(&mut install);
 
     problems.sort_by(|one, two| one.place.cmp(&two.place));
-    if problems.iter().any(Problem::is_error) {
-        Err(problems)
-    } else {
-        Ok((install, problems))
-    }
+    if problems.iter().any(Problem::is_error) { Err(problems) } else { Ok((install, problems)) }
 }
 
 /// Traefik's own entry points: `http` where there is none, `traefik` where API or ping asks for it.
 fn complete(install: &mut Install) {
-    let at = |port| EntryPoint {
-        address: super::Address {
-            port,
-            ..super::Address::default()
-        },
-        ..EntryPoint::default()
-    };
+    let at =
+        |port| EntryPoint { address: super::Address { port, ..super::Address::default() }, ..EntryPoint::default() };
     if install.entry_points.is_empty() {
         install.entry_points.insert("http".to_owned(), at(80));
     }
     let api = install.api.as_ref().is_some_and(|api| api.insecure);
-    let ping = install
-        .ping
-        .as_ref()
-        .is_some_and(|ping| !ping.manual_routing && ping.entry_point == "traefik");
+    let ping = install.ping.as_ref().is_some_and(|ping| !ping.manual_routing && ping.entry_point == "traefik");
     if api || ping {
-        install
-            .entry_points
-            .entry("traefik".to_owned())
-            .or_insert_with(|| at(8080));
+        install.entry_points.entry("traefik".to_owned()).or_insert_with(|| at(8080));
     }
 }
 
@@ -80,10 +57,7 @@ fn complete(install: &mut Install) {
 /// file that has them must start.
 fn top_level(root: &Node, problems: &mut Vec<Problem>) -> Vec<String> {
     let mut skip = Vec::new();
-    for Entry {
-        key, key_place, value, ..
-    } in root.entries()
-    {
+    for Entry { key, key_place, value, .. } in root.entries() {
         let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(key));
         if is(SECTIONS) || is(LATER) {
             continue;
@@ -113,34 +87,19 @@ fn log_level(root: &Node, problems: &mut Vec<Problem>) -> Option<String> {
         return None;
     }
     let message = format!("`{text}` is not a level: the default is used");
-    let help = nearest(text, LEVELS.iter().copied()).map_or_else(
-        || format!("use one of {}", LEVELS.join(", ")),
-        |near| format!("did you mean `{near}`?"),
-    );
-    problems.push(
-        Problem::warning("log.level", message)
-            .at(entry.place().clone())
-            .help(help),
-    );
+    let help = nearest(text, LEVELS.iter().copied())
+        .map_or_else(|| format!("use one of {}", LEVELS.join(", ")), |near| format!("did you mean `{near}`?"));
+    problems.push(Problem::warning("log.level", message).at(entry.place().clone()).help(help));
     Some("log.level".to_owned())
 }
 
 fn entry_points(install: &Install) -> Vec<Problem> {
     let mut problems = Vec::new();
     let source = install.source.as_ref().and_then(|root| root.entry("entryPoints"));
-    for Entry {
-        key: name,
-        key_place,
-        value,
-        ..
-    } in source.map(|entry| entry.value.entries()).unwrap_or_default()
-    {
+    for Entry { key: name, key_place, value, .. } in source.map(|entry| entry.value.entries()).unwrap_or_default() {
         let key = format!("entryPoints.{name}");
         match value.kind() {
-            Kind::Section(_)
-                if value
-                    .entry("address")
-                    .is_some_and(|entry| *entry.value.kind() != Kind::Null) => {}
+            Kind::Section(_) if value.entry("address").is_some_and(|entry| *entry.value.kind() != Kind::Null) => {}
             Kind::Section(_) | Kind::Null => {
                 let problem = Problem::error(key, "an entry point needs an address").at(key_place.clone());
                 problems.push(problem.help("write `address: \":80\"`".to_owned()));
@@ -191,10 +150,7 @@ fn redirection(install: &Install, name: &str, entry_point: &EntryPoint) -> Optio
         to => format!("there is no entry point `{to}`: nothing is redirected"),
     };
     let problem = Problem::warning(key.as_str(), message).at(install.place(&key));
-    Some(problem.help(did_you_mean(
-        &redirect.to,
-        install.entry_points.keys().map(String::as_str),
-    )))
+    Some(problem.help(did_you_mean(&redirect.to, install.entry_points.keys().map(String::as_str))))
 }
 
 fn resolvers(install: &Install) -> Vec<Problem> {
@@ -221,63 +177,22 @@ const SECTIONS: &[&str] = &[
 ];
 
 /// Traefik's other keys of the first level.
-const LATER: &[&str] = &[
-    "metrics",
-    "tracing",
-    "hostResolver",
-    "experimental",
-    "core",
-    "spiffe",
-    "ocsp",
-    "tcpServersTransport",
-];
+const LATER: &[&str] =
+    &["metrics", "tracing", "hostResolver", "experimental", "core", "spiffe", "ocsp", "tcpServersTransport"];
 
 const REST: &[Rest] = &[
-    Rest {
-        section: "Install",
-        keys: LATER,
-        treat: Treat::Ignore,
-    },
-    Rest {
-        section: "Log",
-        keys: &["otlp"],
-        treat: Treat::Ignore,
-    },
-    Rest {
-        section: "AccessLog",
-        keys: &["otlp", "dualOutput"],
-        treat: Treat::Ignore,
-    },
-    Rest {
-        section: "AccessLogFields",
-        keys: &["queryParameters"],
-        treat: Treat::Ignore,
-    },
-    Rest {
-        section: "EntryPoint",
-        keys: &["allowACMEByPass", "proxyProtocol", "http3", "udp"],
-        treat: Treat::Ignore,
-    },
+    Rest { section: "Install", keys: LATER, treat: Treat::Ignore },
+    Rest { section: "Log", keys: &["otlp"], treat: Treat::Ignore },
+    Rest { section: "AccessLog", keys: &["otlp", "dualOutput"], treat: Treat::Ignore },
+    Rest { section: "AccessLogFields", keys: &["queryParameters"], treat: Treat::Ignore },
+    Rest { section: "EntryPoint", keys: &["allowACMEByPass", "proxyProtocol", "http3", "udp"], treat: Treat::Ignore },
     Rest {
         section: "EntryPointHttp",
-        keys: &[
-            "encodedCharacters",
-            "encodeQuerySemicolons",
-            "underscoreHeadersStrategy",
-            "aliasHeadersStrategy",
-        ],
+        keys: &["encodedCharacters", "encodeQuerySemicolons", "underscoreHeadersStrategy", "aliasHeadersStrategy"],
         treat: Treat::Ignore,
     },
-    Rest {
-        section: "ForwardedHeaders",
-        keys: &["addXForwardedSchemeHeaders"],
-        treat: Treat::Ignore,
-    },
-    Rest {
-        section: "Http2",
-        keys: &["maxDecoderHeaderTableSize", "maxEncoderHeaderTableSize"],
-        treat: Treat::Ignore,
-    },
+    Rest { section: "ForwardedHeaders", keys: &["addXForwardedSchemeHeaders"], treat: Treat::Ignore },
+    Rest { section: "Http2", keys: &["maxDecoderHeaderTableSize", "maxEncoderHeaderTableSize"], treat: Treat::Ignore },
     Rest {
         section: "Providers",
         keys: &[
@@ -304,29 +219,10 @@ const REST: &[Rest] = &[
     },
     Rest {
         section: "ServersTransport",
-        keys: &[
-            "cipherSuites",
-            "minVersion",
-            "maxVersion",
-            "peerCertURI",
-            "peerCertSANs",
-            "spiffe",
-        ],
+        keys: &["cipherSuites", "minVersion", "maxVersion", "peerCertURI", "peerCertSANs", "spiffe"],
         treat: Treat::Ignore,
     },
-    Rest {
-        section: "CertificatesResolver",
-        keys: &[ANY],
-        treat: Treat::Pass,
-    },
-    Rest {
-        section: "Acme",
-        keys: &[ANY],
-        treat: Treat::Pass,
-    },
-    Rest {
-        section: "Plugins",
-        keys: &["settings"],
-        treat: Treat::Pass,
-    },
+    Rest { section: "CertificatesResolver", keys: &[ANY], treat: Treat::Pass },
+    Rest { section: "Acme", keys: &[ANY], treat: Treat::Pass },
+    Rest { section: "Plugins", keys: &["settings"], treat: Treat::Pass },
 ];

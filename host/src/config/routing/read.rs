@@ -29,20 +29,13 @@ pub(in crate::config) fn read(root: &Node) -> (Routing, Vec<Problem>) {
 }
 
 /// Traefik takes no notice of unknown keys of the first level; those with `x-` are meant to hold anchors.
-fn unknown(
-    Entry {
-        key, key_place, value, ..
-    }: &Entry,
-) -> Option<Problem> {
+fn unknown(Entry { key, key_place, value, .. }: &Entry) -> Option<Problem> {
     if key.starts_with("x-") || *value.kind() == Kind::Null {
         return None;
     }
     let is_install = INSTALL.iter().any(|name| name.eq_ignore_ascii_case(key));
     let problem = if is_install {
-        Problem::warning(
-            key,
-            format!("`{key}` has no effect here: it belongs in the install file"),
-        )
+        Problem::warning(key, format!("`{key}` has no effect here: it belongs in the install file"))
     } else {
         Problem::warning(key, format!("`{key}` is not a known key and has no effect"))
             .help(did_you_mean(key, ["http", "tls"]))
@@ -56,26 +49,12 @@ fn http(http: &Entry, routing: &mut Routing, problems: &mut Vec<Problem>) {
         match entry.key.to_ascii_lowercase().as_str() {
             "routers" => items(&key("routers"), entry, &mut routing.routers, problems, router),
             "services" => items(&key("services"), entry, &mut routing.services, problems, service),
-            "middlewares" => items(
-                &key("middlewares"),
-                entry,
-                &mut routing.middlewares,
-                problems,
-                middleware,
-            ),
-            "serverstransports" => items(
-                &key("serversTransports"),
-                entry,
-                &mut routing.servers_transports,
-                problems,
-                plainly,
-            ),
+            "middlewares" => items(&key("middlewares"), entry, &mut routing.middlewares, problems, middleware),
+            "serverstransports" => {
+                items(&key("serversTransports"), entry, &mut routing.servers_transports, problems, plainly)
+            }
             "models" => problems.extend(unsupported("http", entry)),
-            _ => problems.push(strange(
-                "http",
-                entry,
-                &["routers", "services", "middlewares", "serversTransports"],
-            )),
+            _ => problems.push(strange("http", entry, &["routers", "services", "middlewares", "serversTransports"])),
         }
     }
 }
@@ -89,8 +68,7 @@ fn tls(tls: &Entry, into: &mut Tls, problems: &mut Vec<Problem>) {
                     for (index, node) in certificates.iter().enumerate() {
                         let key = format!("tls.certificates[{index}]");
                         let (value, wrong) = de::read(&key, node.place(), node, REST, &[]);
-                        into.certificates
-                            .push(Item::read(key, node.place().clone(), node.clone(), value, wrong));
+                        into.certificates.push(Item::read(key, node.place().clone(), node.clone(), value, wrong));
                     }
                 }
                 _ if entry.value.is_blank() => {}
@@ -164,11 +142,7 @@ fn router(key: String, entry: &Entry) -> Item<Router> {
     let mut quirks = Vec::new();
     if let Some(passthrough) = entry.value.entry("tls.passthrough") {
         let below = format!("{key}.tls.passthrough");
-        let problem = if passthrough
-            .value
-            .text()
-            .is_some_and(|text| text.eq_ignore_ascii_case("true"))
-        {
+        let problem = if passthrough.value.text().is_some_and(|text| text.eq_ignore_ascii_case("true")) {
             Problem::error(below.as_str(), "an HTTP router cannot pass TLS through")
                 .help("a router below `tcp` could: `tcp` is not supported yet".to_owned())
         } else {
@@ -182,11 +156,7 @@ fn router(key: String, entry: &Entry) -> Item<Router> {
         let text = syntax.value.text().unwrap_or_default();
         if !matches!(syntax.value.kind(), Kind::Null) && !text.eq_ignore_ascii_case("v3") {
             let problem = Problem::error(format!("{key}.ruleSyntax"), format!("`{text}` is not supported yet"));
-            quirks.push(
-                problem
-                    .at(syntax.place().clone())
-                    .help("write the rule in `v3` syntax".to_owned()),
-            );
+            quirks.push(problem.at(syntax.place().clone()).help("write the rule in `v3` syntax".to_owned()));
         }
         skip.push(format!("{key}.{}", syntax.key));
     }
@@ -203,9 +173,7 @@ fn service(key: String, entry: &Entry) -> Item<Service> {
         load_balancer: Option<LoadBalancer>,
     }
     let (value, mut problems) = de::read::<AnyService>(&key, &entry.key_place, &entry.value, REST, &[]);
-    let service = value
-        .and_then(|service| service.load_balancer)
-        .map(Service::LoadBalancer);
+    let service = value.and_then(|service| service.load_balancer).map(Service::LoadBalancer);
     if service.is_none() && !problems.iter().any(Problem::is_error) {
         let problem = Problem::error(key.as_str(), "a service needs a kind").at(entry.key_place.clone());
         problems.push(problem.help("write `loadBalancer` with its `servers` below it".to_owned()));
@@ -222,18 +190,11 @@ fn middleware(key: String, entry: &Entry) -> Item<Middleware> {
                 middlewares: Vec<String>,
             }
             let (chain, problems) = de::read::<Chain>(&kind.key, kind.entry.place(), &kind.entry.value, REST, &[]);
-            (
-                chain.map(|Chain { middlewares }| Middleware::Chain { middlewares }),
-                problems,
-            )
+            (chain.map(|Chain { middlewares }| Middleware::Chain { middlewares }), problems)
         }
-        Ok(Kindred { name, key, entry }) => (
-            Some(Middleware::Plugin {
-                name,
-                config: entry.value.named(key),
-            }),
-            Vec::new(),
-        ),
+        Ok(Kindred { name, key, entry }) => {
+            (Some(Middleware::Plugin { name, config: entry.value.named(key) }), Vec::new())
+        }
         Err(problem) => (None, vec![problem]),
     };
     Item::read(key, entry.key_place.clone(), entry.value.clone(), value, problems)
@@ -255,10 +216,7 @@ fn kind<'a>(key: &str, middleware: &'a Entry) -> Result<Kindred<'a>, Problem> {
     let entry = one(middleware).map_err(|problem| match problem {
         None => wrong("a middleware needs a kind".to_owned(), middleware).help(HELP.to_owned()),
         Some((first, second)) => {
-            let message = format!(
-                "a middleware has one kind: `{}` and `{}` are two",
-                first.key, second.key
-            );
+            let message = format!("a middleware has one kind: `{}` and `{}` are two", first.key, second.key);
             wrong(message, second).help("give each a name of its own and put both on the router".to_owned())
         }
     })?;
@@ -267,36 +225,21 @@ fn kind<'a>(key: &str, middleware: &'a Entry) -> Result<Kindred<'a>, Problem> {
         let plugin = one(entry).map_err(|problem| match problem {
             None => Problem::error(below.as_str(), "`plugin` needs a plugin's name").at(entry.key_place.clone()),
             Some((first, second)) => {
-                let message = format!(
-                    "a middleware is one plugin: `{}` and `{}` are two",
-                    first.key, second.key
-                );
+                let message = format!("a middleware is one plugin: `{}` and `{}` are two", first.key, second.key);
                 Problem::error(below.as_str(), message).at(second.key_place.clone())
             }
         })?;
-        return Ok(Kindred {
-            name: plugin.key.clone(),
-            key: format!("{below}.{}", plugin.key),
-            entry: plugin,
-        });
+        return Ok(Kindred { name: plugin.key.clone(), key: format!("{below}.{}", plugin.key), entry: plugin });
     }
-    let known = TRAEFIK_MIDDLEWARES
-        .iter()
-        .find(|name| name.eq_ignore_ascii_case(&entry.key));
+    let known = TRAEFIK_MIDDLEWARES.iter().find(|name| name.eq_ignore_ascii_case(&entry.key));
     let Some(name) = known else {
-        let problem = Problem::error(
-            format!("{key}.{}", entry.key),
-            format!("`{}` is not a kind of middleware", entry.key),
-        );
+        let problem =
+            Problem::error(format!("{key}.{}", entry.key), format!("`{}` is not a kind of middleware", entry.key));
         let help = did_you_mean(&entry.key, TRAEFIK_MIDDLEWARES.iter().copied());
         let help = help.unwrap_or_else(|| format!("for a plugin write `plugin: {{{}: {{…}}}}`", entry.key));
         return Err(problem.at(entry.key_place.clone()).help(help));
     };
-    Ok(Kindred {
-        name: (*name).to_owned(),
-        key: format!("{key}.{name}"),
-        entry,
-    })
+    Ok(Kindred { name: (*name).to_owned(), key: format!("{key}.{name}"), entry })
 }
 
 /// The only entry of a section. Null ones count only where there is no other.
@@ -333,22 +276,13 @@ fn unsupported(key: &str, entry: &Entry) -> Option<Problem> {
     if entry.value.is_blank() {
         return None;
     }
-    let key = if key.is_empty() {
-        entry.key.clone()
-    } else {
-        format!("{key}.{}", entry.key)
-    };
+    let key = if key.is_empty() { entry.key.clone() } else { format!("{key}.{}", entry.key) };
     Some(Problem::error(key, format!("`{}` is not supported yet", entry.key)).at(entry.key_place.clone()))
 }
 
 fn strange(key: &str, entry: &Entry, known: &[&str]) -> Problem {
-    let problem = Problem::error(
-        format!("{key}.{}", entry.key),
-        format!("`{}` is not a known key", entry.key),
-    );
-    problem
-        .at(entry.key_place.clone())
-        .help(did_you_mean(&entry.key, known.iter().copied()))
+    let problem = Problem::error(format!("{key}.{}", entry.key), format!("`{}` is not a known key", entry.key));
+    problem.at(entry.key_place.clone()).help(did_you_mean(&entry.key, known.iter().copied()))
 }
 
 /// Sections of an install file, for those who mix the two up.
@@ -374,20 +308,10 @@ const INSTALL: &[&str] = &[
 ];
 
 const REST: &[Rest] = &[
-    Rest {
-        section: "Router",
-        keys: &["parentRefs"],
-        treat: Treat::Refuse,
-    },
+    Rest { section: "Router", keys: &["parentRefs"], treat: Treat::Refuse },
     Rest {
         section: "AnyService",
-        keys: &[
-            "middlewares",
-            "weighted",
-            "highestRandomWeight",
-            "mirroring",
-            "failover",
-        ],
+        keys: &["middlewares", "weighted", "highestRandomWeight", "mirroring", "failover"],
         treat: Treat::Refuse,
     },
     Rest {
@@ -397,19 +321,8 @@ const REST: &[Rest] = &[
     },
     Rest {
         section: "ServersTransport",
-        keys: &[
-            "cipherSuites",
-            "minVersion",
-            "maxVersion",
-            "peerCertURI",
-            "peerCertSANs",
-            "spiffe",
-        ],
+        keys: &["cipherSuites", "minVersion", "maxVersion", "peerCertURI", "peerCertSANs", "spiffe"],
         treat: Treat::Refuse,
     },
-    Rest {
-        section: "TlsOptions",
-        keys: &["preferServerCipherSuites"],
-        treat: Treat::Obsolete,
-    },
+    Rest { section: "TlsOptions", keys: &["preferServerCipherSuites"], treat: Treat::Obsolete },
 ];

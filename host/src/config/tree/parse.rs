@@ -60,10 +60,7 @@ struct Frame {
 
 enum Content {
     List(Vec<Node>),
-    Section {
-        entries: Vec<Entry>,
-        key: Option<(String, Place)>,
-    },
+    Section { entries: Vec<Entry>, key: Option<(String, Place)> },
 }
 
 impl Builder<'_> {
@@ -90,10 +87,7 @@ impl Builder<'_> {
                 }
                 Event::MappingStart(anchor, tag) => {
                     is_text(tag.as_deref(), &place)?;
-                    let content = Content::Section {
-                        entries: Vec::new(),
-                        key: None,
-                    };
+                    let content = Content::Section { entries: Vec::new(), key: None };
                     self.open(place, anchor, content)?;
                 }
                 Event::SequenceEnd | Event::MappingEnd => self.close()?,
@@ -171,12 +165,7 @@ impl Builder<'_> {
             }
         };
         if let Some((key, key_place)) = key.take() {
-            entries.push(Entry {
-                key,
-                key_place,
-                value: node,
-                merged: false,
-            });
+            entries.push(Entry { key, key_place, value: node, merged: false });
             return Ok(());
         }
         let text = match node.kind() {
@@ -200,15 +189,10 @@ impl Builder<'_> {
                 continue;
             }
             let path = self.path();
-            let path = if path.is_empty() {
-                first.key.clone()
-            } else {
-                format!("{path}.{}", first.key)
-            };
+            let path = if path.is_empty() { first.key.clone() } else { format!("{path}.{}", first.key) };
             let message = format!("`{}` is already defined in line {}", first.key, first.key_place.line);
             let help = format!("the first is at {}: remove one of the two", first.key_place);
-            self.duplicates
-                .push(Problem::error(path, message).at(second.key_place.clone()).help(help));
+            self.duplicates.push(Problem::error(path, message).at(second.key_place.clone()).help(help));
         }
     }
 
@@ -218,12 +202,8 @@ impl Builder<'_> {
         for frame in &self.stack {
             match &frame.content {
                 Content::List(items) => path += &format!("[{}]", items.len()),
-                Content::Section {
-                    key: Some((key, _)), ..
-                } if path.is_empty() => path += key,
-                Content::Section {
-                    key: Some((key, _)), ..
-                } => path += &format!(".{key}"),
+                Content::Section { key: Some((key, _)), .. } if path.is_empty() => path += key,
+                Content::Section { key: Some((key, _)), .. } => path += &format!(".{key}"),
                 Content::Section { key: None, .. } => {}
             }
         }
@@ -249,10 +229,7 @@ impl Builder<'_> {
                 self.expand(&source, merge.key_place.clone())?;
                 for entry in inherited {
                     if names.insert(entry.key.clone()) {
-                        own.push(Entry {
-                            merged: true,
-                            ..entry.clone()
-                        });
+                        own.push(Entry { merged: true, ..entry.clone() });
                     }
                 }
             }
@@ -261,11 +238,7 @@ impl Builder<'_> {
     }
 
     fn place(&self, marker: &Marker) -> Place {
-        Place {
-            file: Arc::clone(self.file),
-            line: marker.line().max(1),
-            column: marker.col() + 1,
-        }
+        Place { file: Arc::clone(self.file), line: marker.line().max(1), column: marker.col() + 1 }
     }
 
     fn syntax(&self, error: &ScanError) -> Problem {

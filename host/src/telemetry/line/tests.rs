@@ -25,19 +25,12 @@ fn writes_the_common_formats() {
         ),
         (
             AccessLogFormat::GenericClf,
-            Entry {
-                request_headers: referer,
-                user: None,
-                ..entry()
-            },
+            Entry { request_headers: referer, user: None, ..entry() },
             r#"192.0.2.1 - - [10/Nov/2009:23:00:00 +0000] "GET /p?a=b HTTP/1.1" 200 100 "http://ref/\"x" "a\\b\x09c""#,
         ),
         (
             AccessLogFormat::GenericClf,
-            Entry {
-                user: Some("- [x] \"\r\né".to_owned()),
-                ..entry()
-            },
+            Entry { user: Some("- [x] \"\r\né".to_owned()), ..entry() },
             r#"192.0.2.1 - -\x20[x]\x20\"\x0d\x0aé [10/Nov/2009:23:00:00 +0000] "GET /p?a=b HTTP/1.1" 200 100 "-" "-""#,
         ),
         (
@@ -60,20 +53,10 @@ fn writes_the_common_formats() {
 
 #[test]
 fn leaves_out_fields_of_the_common_format() {
-    let names = [
-        "clienthost",
-        "ClientUsername",
-        "StartUTC",
-        "StartLocal",
-        "RequestPath",
-        "DownstreamStatus",
-        "RouterName",
-    ];
+    let names =
+        ["clienthost", "ClientUsername", "StartUTC", "StartLocal", "RequestPath", "DownstreamStatus", "RouterName"];
     let names = names.map(|name| (name.to_owned(), FieldMode::Drop)).into();
-    let fields = AccessLogFields {
-        names,
-        ..AccessLogFields::default()
-    };
+    let fields = AccessLogFields { names, ..AccessLogFields::default() };
     let line = shape(AccessLogFormat::Common, &fields).line(&entry());
     assert_eq!(
         String::from_utf8(line).expect("text"),
@@ -86,10 +69,7 @@ fn writes_json_with_traefiks_names() {
     let entry = Entry {
         request_headers: headers(&[("x-test", "1"), ("x-test", "\u{e9}")]),
         response_headers: headers(&[("x-backend", "b")]),
-        tls: Some(TlsFacts {
-            version: "1.3",
-            cipher: "TLS_AES_128_GCM_SHA256",
-        }),
+        tls: Some(TlsFacts { version: "1.3", cipher: "TLS_AES_128_GCM_SHA256" }),
         origin: Some(Origin {
             status: 201,
             size: 50,
@@ -101,10 +81,7 @@ fn writes_json_with_traefiks_names() {
     let line = shape(AccessLogFormat::Json, &AccessLogFields::default()).line(&entry);
     let mut object: Value = serde_json::from_slice(&line).expect("JSON");
     for local in ["StartLocal", "time"] {
-        assert!(
-            object.as_object_mut().expect("an object").remove(local).is_some(),
-            "{local}"
-        );
+        assert!(object.as_object_mut().expect("an object").remove(local).is_some(), "{local}");
     }
     let expected = json!({
         "ClientAddr": "192.0.2.1:4711", "ClientHost": "192.0.2.1", "ClientPort": "4711", "ClientUsername": "bob",
@@ -125,36 +102,19 @@ fn json_keys_are_in_order_and_on_one_line() {
     let line = shape(AccessLogFormat::Json, &AccessLogFields::default()).line(&entry());
     let text = String::from_utf8(line).expect("text");
     assert_eq!(text.matches('\n').count(), 1);
-    let places: Vec<_> = Field::ALL
-        .iter()
-        .filter_map(|field| text.find(&format!("\"{}\":", field.name())))
-        .collect();
-    let (uppercase, entry_point): (Vec<_>, Vec<_>) = places
-        .into_iter()
-        .partition(|place| text.as_bytes()[place + 1].is_ascii_uppercase());
+    let places: Vec<_> = Field::ALL.iter().filter_map(|field| text.find(&format!("\"{}\":", field.name()))).collect();
+    let (uppercase, entry_point): (Vec<_>, Vec<_>) =
+        places.into_iter().partition(|place| text.as_bytes()[place + 1].is_ascii_uppercase());
     assert!(uppercase.is_sorted() && uppercase.iter().max() < entry_point.first());
 }
 
 #[test]
 fn keeps_only_what_is_named() {
-    let names = [
-        ("RequestPath".to_owned(), FieldMode::Keep),
-        ("ClientHost".to_owned(), FieldMode::Redact),
-    ]
-    .into();
-    let fields = AccessLogFields {
-        default_mode: FieldMode::Drop,
-        names,
-        ..AccessLogFields::default()
-    };
+    let names = [("RequestPath".to_owned(), FieldMode::Keep), ("ClientHost".to_owned(), FieldMode::Redact)].into();
+    let fields = AccessLogFields { default_mode: FieldMode::Drop, names, ..AccessLogFields::default() };
     let line = shape(AccessLogFormat::Json, &fields).line(&entry());
     let object: Value = serde_json::from_slice(&line).expect("JSON");
-    let keys: Vec<_> = object
-        .as_object()
-        .expect("an object")
-        .keys()
-        .map(String::as_str)
-        .collect();
+    let keys: Vec<_> = object.as_object().expect("an object").keys().map(String::as_str).collect();
     assert_eq!(keys, ["RequestPath", "level", "msg", "time"]);
 }
 
@@ -172,10 +132,7 @@ fn splits_host_and_port_as_go_does() {
 }
 
 fn shape(format: AccessLogFormat, fields: &AccessLogFields) -> Shape {
-    Shape {
-        format,
-        kept: Kept::new(fields),
-    }
+    Shape { format, kept: Kept::new(fields) }
 }
 
 fn entry() -> Entry {
@@ -207,10 +164,7 @@ fn entry() -> Entry {
 
 fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
     let fields = fields.iter().map(|(name, value)| {
-        (
-            HeaderName::from_static(name),
-            HeaderValue::from_bytes(value.as_bytes()).expect("a field value"),
-        )
+        (HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).expect("a field value"))
     });
     fields.collect()
 }

@@ -38,31 +38,21 @@ pub(super) fn handshake(store: &Store, name: Option<&str>, client: &Arc<ClientCo
     let mut hello = Vec::new();
     client.write_tls(&mut hello).expect("memory");
     acceptor.read_tls(&mut hello.as_slice()).expect("memory");
-    let accepted = acceptor
-        .accept()
-        .map_err(|(error, _)| error.to_string())?
-        .expect("the hello is whole");
+    let accepted = acceptor.accept().map_err(|(error, _)| error.to_string())?.expect("the hello is whole");
     let config = store.server_config("websecure", accepted.client_hello().server_name());
     let config = config.map_err(|error| error.to_string())?;
-    let server = accepted
-        .into_connection(config)
-        .map_err(|(error, _)| error.to_string())?;
+    let server = accepted.into_connection(config).map_err(|(error, _)| error.to_string())?;
     let (mut server, mut client) = (Connection::from(server), Connection::from(client));
     while server.is_handshaking() || client.is_handshaking() || server.wants_write() || client.wants_write() {
         pass(&mut server, &mut client)?;
         pass(&mut client, &mut server)?;
     }
-    let certificate = client
-        .peer_certificates()
-        .map(|chain| chain[0].to_vec())
-        .unwrap_or_default();
+    let certificate = client.peer_certificates().map(|chain| chain[0].to_vec()).unwrap_or_default();
     Ok(Agreed {
         common_name: common_name(&certificate),
         certificate,
         version: client.protocol_version(),
-        cipher: client
-            .negotiated_cipher_suite()
-            .map_or("none", |suite| cipher_name(suite.suite())),
+        cipher: client.negotiated_cipher_suite().map_or("none", |suite| cipher_name(suite.suite())),
         group: client.negotiated_key_exchange_group().map(|group| group.name()),
         alpn: client.alpn_protocol().map(<[u8]>::to_vec),
         kind: client.handshake_kind(),
@@ -88,19 +78,12 @@ fn common_name(der: &[u8]) -> String {
     let Ok((_, certificate)) = X509Certificate::from_der(der) else {
         return String::new();
     };
-    let name = certificate
-        .subject()
-        .iter_common_name()
-        .next()
-        .and_then(|name| name.as_str().ok());
+    let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
     name.unwrap_or_default().to_owned()
 }
 
 pub(super) fn trusting(alpn: Alpn) -> Arc<ClientConfig> {
-    let transport = ServersTransport {
-        insecure_skip_verify: true,
-        ..ServersTransport::default()
-    };
+    let transport = ServersTransport { insecure_skip_verify: true, ..ServersTransport::default() };
     client_config(&transport, alpn).expect("it needs no files")
 }
 
@@ -151,22 +134,13 @@ impl Files {
         let mut parameters = parameters(name, &[]);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let file = self.path(&format!("{name}.pem"));
-        fs::write(
-            Path::new(&file),
-            parameters.self_signed(&key).expect("a certificate").pem(),
-        )
-        .expect("writes");
-        Authority {
-            file,
-            issuer: Issuer::new(parameters, key),
-        }
+        fs::write(Path::new(&file), parameters.self_signed(&key).expect("a certificate").pem()).expect("writes");
+        Authority { file, issuer: Issuer::new(parameters, key) }
     }
 
     pub(super) fn issued(&self, authority: &Authority, name: &str, host: &str) -> Source {
         let key = KeyPair::generate().expect("a key");
-        let certificate = parameters(name, &[host])
-            .signed_by(&key, &authority.issuer)
-            .expect("a certificate");
+        let certificate = parameters(name, &[host]).signed_by(&key, &authority.issuer).expect("a certificate");
         let authority = Path::new(&authority.file).file_stem().unwrap_or_default().display();
         self.write(&format!("{name} by {authority}"), &certificate.pem(), &key)
     }
@@ -175,11 +149,7 @@ impl Files {
         let (cert_file, key_file) = (self.path(&format!("{name}.crt")), self.path(&format!("{name}.key")));
         fs::write(&cert_file, certificate).expect("writes");
         fs::write(&key_file, key.serialize_pem()).expect("writes");
-        Source {
-            cert_file,
-            key_file,
-            stores: Vec::new(),
-        }
+        Source { cert_file, key_file, stores: Vec::new() }
     }
 }
 
