@@ -149,6 +149,8 @@ impl fmt::Display for Problem {
 #[derive(Debug, Clone)]
 pub struct Item<T> {
     pub value: Result<T, Vec<Problem>>,
+    /// What could be read in spite of errors, so that a broken router can still refuse what it would have matched.
+    partial: Option<T>,
     /// What is doubtful although there may be a value.
     pub warnings: Vec<Problem>,
     key: String,
@@ -164,16 +166,21 @@ struct Source {
 impl<T> Item<T> {
     /// An item that no file defines. `key` is its whole path, such as `http.routers.web`.
     pub fn new(key: impl Into<String>, value: T) -> Self {
-        Self { value: Ok(value), warnings: Vec::new(), key: key.into(), source: None }
+        Self { value: Ok(value), partial: None, warnings: Vec::new(), key: key.into(), source: None }
     }
 
     fn read(key: String, place: Place, node: Node, value: Option<T>, problems: Vec<Problem>) -> Self {
         let (errors, warnings): (Vec<_>, Vec<_>) = problems.into_iter().partition(Problem::is_error);
-        let value = match value {
-            Some(value) if errors.is_empty() => Ok(value),
-            _ => Err(errors),
+        let (value, partial) = match value {
+            Some(value) if errors.is_empty() => (Ok(value), None),
+            partial => (Err(errors), partial),
         };
-        Self { value, warnings, key, source: Some(Source { place, node }) }
+        Self { value, partial, warnings, key, source: Some(Source { place, node }) }
+    }
+
+    /// The item, as far as it could be read: whole, or without what its errors concern.
+    pub fn readable(&self) -> Option<&T> {
+        self.value.as_ref().ok().or(self.partial.as_ref())
     }
 
     /// The path of keys, such as `http.routers.web`.

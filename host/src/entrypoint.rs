@@ -49,6 +49,8 @@ const REST_AFTER_FAILURE: Duration = Duration::from_millis(100);
 pub struct EntryPoint {
     pub name: Arc<str>,
     pub trust: Trust,
+    /// Whether clients' addresses are added to `X-Forwarded-For`.
+    pub append_client_address: bool,
     /// Whether empty and dot segments of paths are resolved.
     pub sanitize_path: bool,
     pub limits: Limits,
@@ -215,6 +217,7 @@ impl Connecting {
         let connection = Arc::new(Connection {
             client,
             client_address: address_field(client),
+            append_client_address: entry_point.append_client_address,
             entry_point: Arc::clone(&entry_point.name),
             tls: session,
         });

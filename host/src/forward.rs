@@ -7,7 +7,7 @@ mod dial;
 mod hop;
 mod upgrade;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -104,9 +104,10 @@ impl Upstream {
 }
 
 /// The idle connections of one worker. Never locked: a worker is one thread.
-#[derive(Default)]
 pub struct Pools {
     idle: RefCell<HashMap<u64, Vec<Idle>>>,
+    /// The time when [`Pools::prune`] was called last: idle times need not be more exact.
+    now: Cell<Instant>,
 }
 
 struct Idle {
@@ -129,11 +130,19 @@ enum Sender {
     Http2(http2::SendRequest<Body>),
 }
 
+impl Default for Pools {
+    fn default() -> Self {
+        Self { idle: RefCell::default(), now: Cell::new(Instant::now()) }
+    }
+}
+
 impl Pools {
-    /// Closes connections that have been idle for longer than their transport allows.
+    /// Closes connections that have been idle for longer than their transport allows. To be called every second.
     pub fn prune(&self) {
+        let now = Instant::now();
+        self.now.set(now);
         self.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(Idle::is_alive);
+            idle.retain(|idle| idle.is_alive(now));
             !idle.is_empty()
         });
     }
@@ -142,13 +151,13 @@ impl Pools {
         let mut pools = self.idle.borrow_mut();
         let idle = pools.get_mut(&upstream.id)?;
         while let Some(newest) = idle.pop() {
-            if !newest.is_alive() {
+            if !newest.is_alive(self.now.get()) {
                 continue;
             }
             // Streams of one HTTP/2 connection share it: it stays for the next request.
             if let Sender::Http2(sender) = &newest.sender {
                 let sender = Sender::Http2(sender.clone());
-                idle.push(Idle { since: Instant::now(), ..newest });
+                idle.push(Idle { since: self.now.get(), ..newest });
                 return Some(sender);
             }
             return Some(newest.sender);
@@ -160,14 +169,15 @@ impl Pools {
         let mut pools = self.idle.borrow_mut();
         let idle = pools.entry(place.upstream).or_default();
         if idle.len() < place.connections_at_most {
-            idle.push(Idle { sender, since: Instant::now(), timeout: place.timeout });
+            idle.push(Idle { sender, since: self.now.get(), timeout: place.timeout });
         }
     }
 }
 
 impl Idle {
-    fn is_alive(&self) -> bool {
-        !self.sender.is_closed() && self.timeout.is_none_or(|timeout| self.since.elapsed() < timeout)
+    fn is_alive(&self, now: Instant) -> bool {
+        let idle_for = now.saturating_duration_since(self.since);
+        !self.sender.is_closed() && self.timeout.is_none_or(|timeout| idle_for < timeout)
     }
 }
 
@@ -206,8 +216,8 @@ impl Sender {
     }
 }
 
-/// Forwards the request and answers with the head of the response, its body streaming.
-pub async fn send(pools: &Rc<Pools>, upstream: &Upstream, request: Request) -> Result<Response, Failure> {
+/// Forwards the request, of which nothing is left behind, and answers with the head of the response, its body streaming.
+pub async fn send(pools: &Rc<Pools>, upstream: &Upstream, request: &mut Request) -> Result<Response, Failure> {
     let (request, upgrade) = prepare(upstream, request)?;
     let Some(upgrade) = upgrade else {
         return exchange(pools, upstream, request).await;
@@ -221,25 +231,30 @@ pub async fn send(pools: &Rc<Pools>, upstream: &Upstream, request: Request) -> R
 /// Makes of a client's request one for the server: target, authority, fields.
 fn prepare(
     upstream: &Upstream,
-    request: Request,
+    request: &mut Request,
 ) -> Result<(http::Request<Body>, Option<upgrade::Requested>), Failure> {
-    let Request { mut head, mut body, connection, .. } = request;
-    let upgrade = upgrade::requested(&mut head);
-    hop::strip_request(&mut head.headers);
-    hop::append_client_address(&mut head.headers, &connection.client_address);
+    let upgrade = upgrade::requested(&mut request.head);
+    let headers = &mut request.head.headers;
+    hop::strip_request(headers);
+    let connection = &request.connection;
+    hop::append_client_address(headers, connection.append_client_address.then_some(&connection.client_address));
+    let mut body = std::mem::take(&mut request.body);
     if upgrade.is_some() {
-        head.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         body = Body::empty();
     }
+    let mut outgoing = http::Request::new(body);
+    *outgoing.method_mut() = std::mem::take(&mut request.head.method);
+    *outgoing.headers_mut() = std::mem::take(headers);
+    *outgoing.uri_mut() = std::mem::take(&mut request.head.uri);
     if !upstream.base_path.is_empty() {
-        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        head.uri = format!("{}{target}", upstream.base_path)
+        let target = outgoing.uri().path_and_query().map_or("/", |target| target.as_str());
+        *outgoing.uri_mut() = format!("{}{target}", upstream.base_path)
             .parse()
             .map_err(|_| Failure::BadRequest("the path and the server's path do not make a path"))?;
     }
-    head.version = Version::HTTP_11;
-    Ok((http::Request::from_parts(head, body), upgrade))
+    Ok((outgoing, upgrade))
 }
 
 async fn exchange(

@@ -40,6 +40,8 @@ pub struct Connection {
     pub client: SocketAddr,
     /// The client's address as a field value, made once and shared by the requests.
     pub client_address: HeaderValue,
+    /// Whether the client's address is added to `X-Forwarded-For`.
+    pub append_client_address: bool,
     pub entry_point: Arc<str>,
     pub tls: Option<TlsSession>,
 }

@@ -6,6 +6,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::StatusCode;
+
 use crate::forward::Pools;
 use crate::http::{Failure, Request, Response};
 use crate::plugin::{Configured, Exchange, Instances, RequestVerdict};
@@ -40,15 +42,15 @@ impl Chain {
         Self { middlewares, service, has_response_calls }
     }
 
-    pub async fn run(&self, resources: &Resources, router: &str, mut request: Request) -> Outcome {
+    pub async fn run(&self, resources: &Resources, router: &str, request: &mut Request) -> Outcome {
         let tls = request.connection.tls.is_some();
-        let facts = self.has_response_calls.then(|| Exchange::of(&request));
+        let facts = self.has_response_calls.then(|| Exchange::of(request));
         let mut entered = 0;
         let mut states = Vec::new();
         let mut early = None;
         for middleware in &self.middlewares {
             middleware.plan.request_edits.iter().for_each(|edit| edit.apply(&mut request.head.headers, tls));
-            match self.enter(middleware, resources, router, &mut request).await {
+            match self.enter(middleware, resources, router, request).await {
                 Ok(Entered::On(state)) => states.push(state),
                 Ok(Entered::Reply(response)) => {
                     early = Some(Outcome { response, server: None, failure: None });
@@ -65,6 +67,10 @@ impl Chain {
             Some(outcome) => outcome,
             None => self.service.call(&resources.pools, &resources.internal, request).await.into(),
         };
+        // The head of an upgrade is the server's: what follows it is no HTTP.
+        if outcome.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return outcome;
+        }
         for (middleware, state) in self.middlewares[..entered].iter().zip(states).rev() {
             let headers = outcome.response.headers_mut();
             middleware.plan.response_edits.iter().for_each(|edit| edit.apply(headers, tls));

@@ -8,7 +8,7 @@ mod edit;
 mod imports;
 mod instance;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -104,6 +104,13 @@ pub struct Configured {
     config: String,
 }
 
+/// Which of the built-in plugins are compiled: each takes some tenths of a second of CPU where no cache has it.
+pub enum Wanted {
+    All,
+    /// In lower case.
+    Named(BTreeSet<String>),
+}
+
 /// All plugins by name. Built-in ones are replaced by files of the same name.
 #[derive(Clone, Default)]
 pub struct Plugins {
@@ -116,6 +123,7 @@ pub struct Plugins {
 pub struct Entry {
     pub name: Arc<str>,
     pub origin: Origin,
+    /// `None` if it is broken and never was good, or built in and not wanted by anything.
     pub plugin: Option<Arc<Plugin>>,
     /// Why the file could not be used; `plugin`, if any, is then its last good version.
     pub problem: Option<String>,
@@ -200,12 +208,16 @@ impl Host {
 
 impl Plugins {
     /// The built-in plugins, and those in `directory` if it exists. What `previous` had already is not compiled again.
-    pub async fn scan(host: &Arc<Host>, directory: Option<&Path>, previous: &Self) -> Self {
+    pub async fn scan(host: &Arc<Host>, directory: &Path, wanted: &Wanted, previous: &Self) -> Self {
         let mut found = Self::default();
         for (name, bytes) in BUILT_IN {
-            found.add(host, previous, name, bytes, Origin::BuiltIn).await;
+            if wanted.includes(name) || previous.find(name).is_some_and(|known| known.plugin.is_some()) {
+                found.add(host, previous, name, bytes, Origin::BuiltIn).await;
+            } else {
+                found.insert(name, Origin::BuiltIn, None, None, String::new());
+            }
         }
-        for file in directory.map(wasm_files).unwrap_or_default() {
+        for file in wasm_files(directory) {
             let Some(name) = file.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) else {
                 continue;
             };
@@ -233,11 +245,7 @@ impl Plugins {
             return;
         }
         match host.load(name, bytes, origin.clone()).await {
-            Ok(plugin) => {
-                let plugin = Some(Arc::new(plugin));
-                self.by_name
-                    .insert(name.to_lowercase(), Entry { name: name.into(), origin, plugin, problem: None, sha256 });
-            }
+            Ok(plugin) => self.insert(name, origin, Some(Arc::new(plugin)), None, sha256),
             Err(error) => self.keep(previous, name, origin, sha256, format!("{error:#}")),
         }
     }
@@ -247,8 +255,28 @@ impl Plugins {
         let last_good = previous.find(name).and_then(|known| known.plugin.clone());
         let built_in = || self.find(name).and_then(|known| known.plugin.clone());
         let plugin = last_good.or_else(built_in);
-        let entry = Entry { name: name.into(), origin, plugin, problem: Some(problem), sha256 };
+        self.insert(name, origin, plugin, Some(problem), sha256);
+    }
+
+    fn insert(
+        &mut self,
+        name: &str,
+        origin: Origin,
+        plugin: Option<Arc<Plugin>>,
+        problem: Option<String>,
+        sha256: String,
+    ) {
+        let entry = Entry { name: name.into(), origin, plugin, problem, sha256 };
         self.by_name.insert(name.to_lowercase(), entry);
+    }
+}
+
+impl Wanted {
+    fn includes(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => names.contains(&name.to_lowercase()),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::config::{Files, Install, Problem};
-use crate::plugin::{Host, Plugins};
+use crate::plugin::{Host, Plugins, Wanted};
 use crate::snapshot::{Snapshot, Sources};
 use crate::telemetry::AccessLog;
 use crate::watch::{Followed, Watch};
@@ -91,13 +91,13 @@ impl Server {
     }
 }
 
-/// The snapshot that a start would serve, without serving it.
+/// The snapshot that a start would serve, without serving it; with `every_plugin` also those that nothing uses.
 ///
 /// # Errors
 ///
 /// The WebAssembly engine cannot be started.
-pub async fn preview(settings: Settings) -> anyhow::Result<Arc<Snapshot>> {
-    let mut reloader = Reloader::new(settings)?;
+pub async fn preview(settings: Settings, every_plugin: bool) -> anyhow::Result<Arc<Snapshot>> {
+    let mut reloader = Reloader { every_plugin, ..Reloader::new(settings)? };
     reloader.reload("read").await;
     Ok(reloader.live.load_full())
 }
@@ -109,6 +109,8 @@ struct Reloader {
     files: Option<Files>,
     host: Arc<Host>,
     plugin_directory: PathBuf,
+    /// Whether plugins that nothing uses are compiled too.
+    every_plugin: bool,
 }
 
 impl Reloader {
@@ -123,7 +125,7 @@ impl Reloader {
         let files = files.or_else(|| install.providers.file.as_ref().map(Files::new));
         let plugin_directory = install.plugins.directory.clone().unwrap_or(plugin_directory);
         let live = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
-        Ok(Self { live, install: Arc::new(install), files, host, plugin_directory })
+        Ok(Self { live, install: Arc::new(install), files, host, plugin_directory, every_plugin: false })
     }
 
     /// Reloads when files change and when asked to, never twice within `providersThrottleDuration` for files.
@@ -159,7 +161,11 @@ impl Reloader {
             None => Default::default(),
         };
         let previous = self.live.load_full();
-        let plugins = Plugins::scan(&self.host, Some(&self.plugin_directory), &previous.plugins).await;
+        let wanted = match self.every_plugin {
+            true => Wanted::All,
+            false => Wanted::Named(Snapshot::used_plugins(&self.install, &routing)),
+        };
+        let plugins = Plugins::scan(&self.host, &self.plugin_directory, &wanted, &previous.plugins).await;
         let sources = Sources {
             install: &self.install,
             routing: &routing,

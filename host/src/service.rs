@@ -53,10 +53,10 @@ pub struct Server {
 const TURNS_AT_MOST: u64 = 1024;
 
 impl Service {
-    pub async fn call(&self, pools: &Rc<Pools>, internal: &InternalHandler, request: Request) -> Answer {
+    pub async fn call(&self, pools: &Rc<Pools>, internal: &InternalHandler, request: &mut Request) -> Answer {
         match self {
             Self::LoadBalancer(balancer) => balancer.call(pools, request).await,
-            Self::Internal(service) => Answer { response: Ok(internal(*service, &request)), server: None },
+            Self::Internal(service) => Answer { response: Ok(internal(*service, request)), server: None },
         }
     }
 }
@@ -102,7 +102,7 @@ impl LoadBalancer {
         self.next_turn.store(previous.next_turn.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    async fn call(&self, pools: &Rc<Pools>, mut request: Request) -> Answer {
+    async fn call(&self, pools: &Rc<Pools>, request: &mut Request) -> Answer {
         let Some(upstream) = self.choose() else {
             return Answer { response: Err(Failure::NoServer), server: None };
         };

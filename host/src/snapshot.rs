@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub tls: tls::Store,
     pub plugins: Plugins,
     entry_points: HashMap<Arc<str>, Routes>,
+    /// Nothing has been built yet: there is no last good version of anything.
+    is_empty: bool,
 }
 
 /// Every item of the configuration by name, with what became of it.
@@ -89,7 +91,12 @@ impl Snapshot {
     /// What there is before the first build: nothing is served.
     pub fn empty() -> Self {
         let (tls, _) = tls::Store::build(&routing::Tls::default(), &tls::HostOptions::new(), None);
-        Self { items: Items::default(), tls, plugins: Plugins::default(), entry_points: HashMap::new() }
+        Self { items: Items::default(), tls, plugins: Plugins::default(), entry_points: HashMap::new(), is_empty: true }
+    }
+
+    /// The names, in lower case, of the plugins that a configuration uses.
+    pub fn used_plugins(install: &Install, routing: &Routing) -> BTreeSet<String> {
+        middlewares::used_plugins(install, routing)
     }
 
     pub async fn build(sources: Sources<'_>, file_problems: Vec<Problem>) -> Self {
@@ -99,11 +106,11 @@ impl Snapshot {
         middlewares::build(&sources, &mut items).await;
         services::build(install, routing, &previous.items, &mut items);
         let hosts = routers::build(&sources, &mut items).await;
-        let (tls, problems) = tls::Store::build(&routing.tls, &hosts, Some(&previous.tls));
+        let (tls, problems) = tls::Store::build(&routing.tls, &hosts, (!previous.is_empty).then_some(&previous.tls));
         items.problems.extend(problems);
         routers::disable_without_options(&mut items, &tls);
         let entry_points = index(&items);
-        Self { items, tls, plugins: sources.plugins, entry_points }
+        Self { items, tls, plugins: sources.plugins, entry_points, is_empty: false }
     }
 
     /// The routes of an entry point for connections with TLS, or for those without.

@@ -365,15 +365,17 @@ fn plugin_json(entry: &plugin::Entry, items: &Items) -> Value {
     let sum =
         |count: fn(&plugin::Configured) -> u64| users.iter().map(|(_, configured)| count(configured)).sum::<u64>();
     let plugin = entry.plugin.as_deref();
+    // Not even compiled: built in, and nothing names it.
+    let unused = plugin.is_none() && entry.problem.is_none();
     let problem = entry.problem.as_ref().map(|message| json!([Problem::error("", message.as_str())]));
     without_nulls(json!({
         "name": &*entry.name,
         "origin": entry.origin.to_string(),
-        "version": plugin.map(|plugin| &plugin.about.version),
+        "version": plugin.map(|plugin| plugin.about.version.as_str()).or(unused.then_some(env!("CARGO_PKG_VERSION"))),
         "summary": plugin.map(|plugin| &plugin.about.summary),
         "sha256": plugin.map(|plugin| &plugin.sha256),
         "imports": plugin.map(|plugin| &plugin.imports),
-        "status": match (plugin.is_some(), entry.problem.is_some()) {
+        "status": match (plugin.is_some() || unused, entry.problem.is_some()) {
             (true, false) => "enabled",
             (true, true) => "warning",
             (false, _) => "disabled",

@@ -23,7 +23,7 @@ pub async fn check(found: Result<Found, Vec<Problem>>) -> anyhow::Result<Report>
         }
     };
     let install = settings.install.clone();
-    let snapshot = server::preview(settings).await?;
+    let snapshot = server::preview(settings, false).await?;
     let problems: Vec<Problem> = warnings.into_iter().chain(snapshot.items.all_problems().cloned()).collect();
     let good = !problems.iter().any(Problem::is_error);
     let mut text = listed(&problems);
@@ -43,7 +43,7 @@ pub async fn plugins(found: Result<Found, Vec<Problem>>) -> anyhow::Result<Repor
         }
     };
     let directory = settings.install.plugins.directory.clone().unwrap_or_else(|| settings.plugin_directory.clone());
-    let snapshot = server::preview(settings).await?;
+    let snapshot = server::preview(settings, true).await?;
     let mut text = String::new();
     for entry in snapshot.plugins.iter() {
         let version = entry.plugin.as_ref().map_or("-", |plugin| plugin.about.version.as_str());

@@ -66,8 +66,8 @@ impl Served {
         };
         forwarded::set(&mut head.headers, &self.connection, trusted, &self.worker.host_name);
         let original = head.uri.clone();
-        let request = Request { head, body: body.into(), original, connection: Arc::clone(&self.connection) };
-        let outcome = chain.run(&self.worker.resources, &route.name, request).await;
+        let mut request = Request { head, body: body.into(), original, connection: Arc::clone(&self.connection) };
+        let outcome = chain.run(&self.worker.resources, &route.name, &mut request).await;
         if let Some(failure) = &outcome.failure {
             self.log_failure(failure, &route.name);
         }

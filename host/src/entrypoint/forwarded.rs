@@ -138,6 +138,7 @@ mod tests {
         Connection {
             client: "10.0.0.9:1234".parse().expect("an address"),
             client_address: HeaderValue::from_static("10.0.0.9"),
+            append_client_address: true,
             entry_point: Arc::from("web"),
             tls: tls.then_some(session),
         }

@@ -13,6 +13,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+/// Up to so many bytes, copying a head and its body together costs less than a vectored write.
+const SMALL: usize = 1024;
+
 /// How long a connection may take; `None` is for ever.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -110,14 +113,16 @@ impl<S> Timed<S> {
             let Some(deadline) = self.activity.deadline() else {
                 return Poll::Pending;
             };
+            // A timer that fires early costs one look; to move it at each request would cost more. It knows this task:
+            // a connection never moves to another.
+            if self.timer.as_ref().is_some_and(|timer| !timer.is_elapsed() && timer.deadline() <= deadline) {
+                return Poll::Pending;
+            }
             if deadline <= Instant::now() {
                 return Poll::Ready(());
             }
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            // A timer that fires early costs one look; to move it at each request would cost more.
-            if timer.is_elapsed() || timer.deadline() > deadline {
-                timer.as_mut().reset(deadline);
-            }
+            timer.as_mut().reset(deadline);
             if timer.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }
@@ -163,7 +168,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if length > SMALL || pieces.len() < 2 {
+            return Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        }
+        let mut whole = [0; SMALL];
+        let mut at = 0;
+        for piece in pieces {
+            whole[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+        }
+        Pin::new(&mut self.stream).poll_write(context, &whole[..length])
     }
 
     fn is_write_vectored(&self) -> bool {

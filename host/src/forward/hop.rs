@@ -58,10 +58,12 @@ fn is_managed(name: &HeaderName) -> bool {
     name.starts_with("x-forwarded-") || name == "x-real-ip" || name == "host"
 }
 
-/// Adds the client to the end of `X-Forwarded-For`, several lines of which become one.
-pub(super) fn append_client_address(headers: &mut HeaderMap, client: &HeaderValue) {
+/// Adds the client to the end of `X-Forwarded-For`, several lines of which become one. `None` adds nobody.
+pub(super) fn append_client_address(headers: &mut HeaderMap, client: Option<&HeaderValue>) {
     let Some(first) = headers.get(&X_FORWARDED_FOR) else {
-        headers.insert(&X_FORWARDED_FOR, client.clone());
+        if let Some(client) = client {
+            headers.insert(&X_FORWARDED_FOR, client.clone());
+        }
         return;
     };
     // A middleware has removed it for good.
@@ -70,7 +72,13 @@ pub(super) fn append_client_address(headers: &mut HeaderMap, client: &HeaderValu
         return;
     }
     let mut list = first.as_bytes().to_vec();
-    for more in headers.get_all(&X_FORWARDED_FOR).iter().skip(1).map(HeaderValue::as_bytes).chain([client.as_bytes()]) {
+    for more in headers
+        .get_all(&X_FORWARDED_FOR)
+        .iter()
+        .skip(1)
+        .map(HeaderValue::as_bytes)
+        .chain(client.map(HeaderValue::as_bytes))
+    {
         list.extend_from_slice(b", ");
         list.extend_from_slice(more);
     }
@@ -117,11 +125,11 @@ mod tests {
     fn the_client_is_appended_to_what_trusted_proxies_wrote() {
         let client = HeaderValue::from_static("10.0.0.9");
         let mut none = HeaderMap::new();
-        append_client_address(&mut none, &client);
+        append_client_address(&mut none, Some(&client));
         assert_eq!(none["x-forwarded-for"], "10.0.0.9");
         let mut two = headers(&[("x-forwarded-for", "1.1.1.1")]);
         two.append(&X_FORWARDED_FOR, HeaderValue::from_static("2.2.2.2"));
-        append_client_address(&mut two, &client);
+        append_client_address(&mut two, Some(&client));
         assert_eq!(two.get_all("x-forwarded-for").iter().count(), 1);
         assert_eq!(two["x-forwarded-for"], "1.1.1.1, 2.2.2.2, 10.0.0.9");
     }

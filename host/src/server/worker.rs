@@ -30,7 +30,7 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::AccessLog;
 
 /// How often workers forget idle connections and instances that nobody needs any more.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(5);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What all workers look at.
 #[derive(Clone)]
@@ -162,6 +162,7 @@ fn entry_point(name: &str, install: &Install) -> EntryPoint {
     EntryPoint {
         name: name.into(),
         trust: Trust { everybody: forwarded_headers.insecure, networks: forwarded_headers.trusted_ips.clone() },
+        append_client_address: !forwarded_headers.not_append_x_forwarded_for,
         sanitize_path: http.sanitize_path,
         limits: Limits { head: timeouts.read_timeout, idle: timeouts.idle_timeout },
         keep_alive_time_at_most: unless_zero(transport.keep_alive_max_time),

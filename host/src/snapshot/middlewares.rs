@@ -8,8 +8,11 @@ use serde_json::Value;
 
 use super::{Items, Middleware, Reference, Sources, Status, did_you_mean};
 use crate::config::routing::{self, TRAEFIK_MIDDLEWARES};
-use crate::config::{Item, Node, Problem};
+use crate::config::{Install, Item, Node, Problem, Routing};
 use crate::plugin::{Configured, Plugin};
+
+/// The plugin behind redirections of whole entry points.
+pub(super) const REDIRECTION: &str = "redirectScheme";
 
 pub(super) async fn build(sources: &Sources<'_>, built: &mut Items) {
     for (name, item) in &sources.routing.middlewares {
@@ -28,6 +31,16 @@ pub(super) async fn build(sources: &Sources<'_>, built: &mut Items) {
             built.middlewares.insert(name.clone(), status);
         }
     }
+}
+
+/// The names, in lower case, of the plugins that a configuration uses.
+pub(super) fn used_plugins(install: &Install, routing: &Routing) -> BTreeSet<String> {
+    let of_files = routing.middlewares.values().filter_map(|item| match &item.value {
+        Ok(routing::Middleware::Plugin { name, .. }) => Some(name.to_lowercase()),
+        _ => None,
+    });
+    let redirects = install.entry_points.values().any(|entry| entry.http.redirections.entry_point.is_some());
+    of_files.chain(redirects.then(|| REDIRECTION.to_lowercase())).collect()
 }
 
 /// The plugins that a reference to a middleware comes down to.

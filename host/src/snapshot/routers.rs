@@ -107,7 +107,7 @@ struct Placement {
 }
 
 impl<'a> Draft<'a> {
-    /// Fails if nothing can be routed: the file's keys are wrong, or the rule is.
+    /// Fails if it cannot be told what the router would match.
     fn of(
         name: &str,
         item: &'a Item<routing::Router>,
@@ -115,11 +115,10 @@ impl<'a> Draft<'a> {
         items: &Items,
         entry_middlewares: &EntryMiddlewares,
     ) -> Result<Self, Vec<Problem>> {
-        let config = item
-            .value
-            .as_ref()
-            .map_err(|problems| problems.iter().chain(&item.warnings).cloned().collect::<Vec<_>>())?;
-        let mut problems = item.warnings.clone();
+        let mut problems: Vec<Problem> = item.problems().cloned().collect();
+        let Some(config) = item.readable() else {
+            return Err(problems);
+        };
         let rule = Rule::parse(&config.rule).map_err(|error| {
             problems.push(rule_problem(item, &config.rule, &error));
             problems.clone()
@@ -207,30 +206,28 @@ fn entry_points<'a>(
     problems: &mut Vec<Problem>,
 ) -> Vec<(&'a String, &'a EntryPoint)> {
     let http = || install.entry_points.iter().filter(|(_, settings)| settings.address.protocol == Protocol::Tcp);
-    if config.entry_points.is_empty() {
-        let chosen: Vec<_> = http().filter(|(_, settings)| settings.as_default).collect();
-        if !chosen.is_empty() {
-            return chosen;
-        }
-        return http().filter(|(name, _)| *name != ADMIN_ENTRY_POINT).collect();
-    }
     let mut found = Vec::new();
+    let mut missing = Vec::new();
     for (position, name) in config.entry_points.iter().enumerate() {
         match http().find(|(candidate, _)| *candidate == name) {
             Some(entry_point) => found.push(entry_point),
-            None => problems.push(
+            None => missing.push(
                 item.problem(&format!("entryPoints[{position}]"), format!("entry point `{name}` does not exist"))
                     .help(did_you_mean(name, install.entry_points.keys())),
             ),
         }
     }
-    // Those that exist serve, as in Traefik; a router without any is broken.
+    // Those that exist serve, as in Traefik. Without any the router is broken, and refuses wherever it might have been.
+    let severity = if found.is_empty() { Severity::Error } else { Severity::Warning };
+    problems.extend(missing.into_iter().map(|problem| Problem { severity, ..problem }));
     if !found.is_empty() {
-        problems.iter_mut().filter(|problem| problem.key.contains(".entryPoints[")).for_each(|problem| {
-            problem.severity = Severity::Warning;
-        });
+        return found;
     }
-    found
+    let chosen: Vec<_> = http().filter(|(_, settings)| settings.as_default).collect();
+    if !chosen.is_empty() {
+        return chosen;
+    }
+    http().filter(|(name, _)| *name != ADMIN_ENTRY_POINT).collect()
 }
 
 fn check_tls(
@@ -357,7 +354,7 @@ async fn redirect(sources: &Sources<'_>, items: &mut Items, from: &str, redirect
     let config = json!({ "scheme": redirection.scheme, "port": port, "permanent": redirection.permanent });
     let name = format!("redirect-{from}-to-{}", redirection.to.trim_start_matches(':'));
     let middleware = format!("{name}@internal");
-    let target = match middlewares::internal(sources, &middleware, "redirectScheme", &config).await {
+    let target = match middlewares::internal(sources, &middleware, middlewares::REDIRECTION, &config).await {
         Ok(configured) => {
             let plugins = configured.plugins().to_vec();
             items.middlewares.insert(

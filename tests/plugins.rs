@@ -1,0 +1,295 @@
+//! Components that somebody drops into the plugin folder: good ones, and such as mean harm.
+
+use std::time::Duration;
+
+use http::Request;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::support::backend::Backend;
+use crate::support::folder::Folder;
+use crate::support::guests::guest;
+use crate::support::proxy::{INSTALL, Proxy};
+use crate::support::{eventually, route};
+
+/// A proxy whose host `a.example` has the middleware `m`, made of `config`; `plain.example` has none, and
+/// `admin.example` is the API. `plugins` are in its folder from the start.
+async fn proxy_with(plugins: &[(&str, &[u8])], config: &str, backend: &Backend) -> Proxy {
+    let folder = Folder::new();
+    for (name, bytes) in plugins {
+        folder.write(&format!("plugins/{name}.wasm"), bytes);
+    }
+    let text = route("a", &backend.url())
+        .replace("service: a}", "service: a, middlewares: [m]}")
+        .replace("  services:", &format!("  middlewares:\n    m: {config}\n  services:"));
+    folder.write("routing/a.yaml", text);
+    folder.write("routing/plain.yaml", route("plain", &backend.url()));
+    folder.write(
+        "routing/admin.yaml",
+        "http: {routers: {admin: {rule: \"Host(`admin.example`)\", service: api@internal}}}",
+    );
+    Proxy::start_in(folder, &format!("{INSTALL}api: {{}}\n")).await
+}
+
+async fn with_misbehaving(how: &str, backend: &Backend) -> Proxy {
+    let bytes = guest("misbehaves").await;
+    proxy_with(&[("misbehaves", &bytes)], &format!("{{plugin: {{misbehaves: {{how: {how}}}}}}}"), backend).await
+}
+
+/// What `/api/plugins` says of one.
+async fn listed(proxy: &Proxy, name: &str) -> Value {
+    let list = proxy.get("http://admin.example/api/plugins").await.json();
+    let plugins = list.as_array().expect("a list");
+    plugins.iter().find(|plugin| plugin["name"] == name).cloned().unwrap_or(Value::Null)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_in_plugin_is_known_by_its_file_name() {
+    let backend = Backend::saying("hello").await;
+    let proxy = proxy_with(&[("marks", &guest("stamps").await)], "{plugin: {marks: {}}}", &backend).await;
+    assert_eq!(proxy.problems(), [""; 0]);
+    let reply = proxy.get("http://a.example/x?y=1").await;
+    assert_eq!(reply.said(), (200, "hello"));
+    assert_eq!(reply.header("x-stamp"), "1.0.0");
+    assert_eq!(reply.header("x-stamped-path"), "/x?y=1", "what it remembered of the request");
+    assert_eq!(backend.last().header("x-stamp"), "1.0.0");
+    assert_eq!(proxy.get("http://plain.example/").await.header("x-stamp"), "", "only where it is asked for");
+
+    let plugin = listed(&proxy, "marks").await;
+    assert_eq!((&plugin["status"], &plugin["version"]), (&json!("enabled"), &json!("1.0.0")));
+    assert_eq!(plugin["origin"], json!(proxy.folder.path("plugins/marks.wasm")));
+    assert_eq!(plugin["usedBy"], json!(["m@file"]));
+    assert_eq!((&plugin["calls"], &plugin["failures"]), (&json!(2), &json!(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_comes_later_mends_its_route() {
+    let backend = Backend::saying("hello").await;
+    let proxy = proxy_with(&[], "{plugin: {stamps: {}}}", &backend).await;
+    assert_eq!(proxy.status("http://a.example/").await, 503, "closed as long as its middleware is missing");
+    assert_eq!(proxy.status("http://plain.example/").await, 200);
+    let message = "http.middlewares.m: there is no plugin `stamps` in `plugins`";
+    assert!(proxy.problems().iter().any(|problem| problem.contains(message)), "{:?}", proxy.problems());
+    // The folder itself is made now.
+    proxy.folder.write("plugins/stamps.wasm", guest("stamps").await);
+    eventually("the plugin", async || proxy.get("http://a.example/").await.header("x-stamp") == "1.0.0").await;
+    assert_eq!(proxy.problems(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_is_swapped_without_a_restart() {
+    let backend = Backend::saying("hello").await;
+    let proxy = proxy_with(&[("stamps", &guest("stamps").await)], "{plugin: {stamps: {}}}", &backend).await;
+    let mut client = proxy.client("web").await;
+    assert_eq!(client.get("http://a.example/").await.header("x-stamp"), "1.0.0");
+    proxy.folder.write("plugins/stamps.wasm", guest("stamps-again").await);
+    eventually("the new version", async || client.get("http://a.example/").await.header("x-stamp") == "2.0.0").await;
+    assert_eq!(backend.last().header("x-stamp"), "2.0.0");
+    assert_eq!(listed(&proxy, "stamps").await["version"], "2.0.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_takes_the_place_of_a_built_in_plugin() {
+    let backend = Backend::saying("hello").await;
+    let proxy = proxy_with(&[], "{redirectScheme: {scheme: https}}", &backend).await;
+    assert_eq!(proxy.status("http://a.example/").await, 302);
+    proxy.folder.write("plugins/redirectScheme.wasm", guest("stamps").await);
+    eventually("the file", async || proxy.get("http://a.example/").await.header("x-stamp") == "1.0.0").await;
+    assert_eq!(proxy.status("http://a.example/").await, 200);
+
+    // A broken one does not: the built-in plugin is better than nothing.
+    proxy.folder.remove("plugins/redirectScheme.wasm");
+    eventually("the built-in plugin", async || proxy.status("http://a.example/").await == 302).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_file_keeps_the_old_version_and_says_why() {
+    let backend = Backend::saying("hello").await;
+    let stamps = guest("stamps").await;
+    let proxy = proxy_with(&[("stamps", &stamps)], "{plugin: {stamps: {}}}", &backend).await;
+    let core_module = b"\0asm\x01\0\0\0";
+    for (bytes, reason) in [
+        (&b"PK\x03\x04 not this"[..], "it is not WebAssembly, or not all of it has been copied yet"),
+        (&core_module[..], "it is a core WebAssembly module and not a component: build it for wasm32-wasip2"),
+        (&stamps[..stamps.len() / 2], "compiling it"),
+        (b"", "it is not WebAssembly, or not all of it has been copied yet"),
+        (&guest("fetches").await, "it imports `weir:plugin/fetch`, which this version of weir does not offer yet"),
+    ] {
+        proxy.folder.write("plugins/stamps.wasm", bytes);
+        let says = |plugin: &Value| plugin["problems"][0]["message"].as_str().unwrap_or_default().to_owned();
+        let what = format!("{reason}, of {} bytes", bytes.len());
+        eventually(&what, async || says(&listed(&proxy, "stamps").await).contains(reason)).await;
+        let plugin = listed(&proxy, "stamps").await;
+        assert_eq!((&plugin["status"], &plugin["version"]), (&json!("warning"), &json!("1.0.0")), "{reason}");
+        assert_eq!(proxy.get("http://a.example/").await.header("x-stamp"), "1.0.0", "{reason}");
+        assert!(proxy.problems().iter().any(|problem| problem.contains(reason)), "{:?}", proxy.problems());
+    }
+    proxy.folder.write("plugins/stamps.wasm", guest("stamps-again").await);
+    eventually("the good one", async || proxy.get("http://a.example/").await.header("x-stamp") == "2.0.0").await;
+    assert_eq!(listed(&proxy, "stamps").await["status"], "enabled");
+    assert_eq!(proxy.problems(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_never_was_good_closes_its_route() {
+    let backend = Backend::saying("hello").await;
+    let fetches = guest("fetches").await;
+    let proxy = proxy_with(&[("fetches", &fetches)], "{plugin: {fetches: {}}}", &backend).await;
+    assert_eq!(proxy.status("http://a.example/").await, 503);
+    assert_eq!(proxy.status("http://plain.example/").await, 200);
+    let plugin = listed(&proxy, "fetches").await;
+    assert_eq!(plugin["status"], "disabled");
+    let message = plugin["problems"][0]["message"].as_str().expect("a message");
+    assert_eq!(message, "it imports `weir:plugin/fetch`, which this version of weir does not offer yet");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_copied_file_is_not_loaded() {
+    use std::io::Write;
+
+    let backend = Backend::saying("hello").await;
+    let again = guest("stamps-again").await;
+    let proxy = proxy_with(&[("stamps", &guest("stamps").await)], "{plugin: {stamps: {}}}", &backend).await;
+    let mut file = std::fs::File::create(proxy.folder.path("plugins/stamps.wasm")).expect("the file can be written");
+    let (first, second) = again.split_at(again.len() / 2);
+    file.write_all(first).expect("the file can be written");
+    for _ in 0..20 {
+        assert_eq!(proxy.get("http://a.example/").await.header("x-stamp"), "1.0.0");
+    }
+    file.write_all(second).expect("the file can be written");
+    drop(file);
+    eventually("the new version", async || proxy.get("http://a.example/").await.header("x-stamp") == "2.0.0").await;
+    assert_eq!(proxy.problems(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loop_costs_its_own_route_alone() {
+    const LOOPS: usize = 4;
+
+    let backend = Backend::saying("hello").await;
+    let proxy = with_misbehaving("loops", &backend).await;
+    let address = proxy.address("web");
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut looping = Vec::new();
+    for _ in 0..LOOPS {
+        let stop = std::sync::Arc::clone(&stop);
+        looping.push(tokio::spawn(async move {
+            let mut client = crate::support::client::Client::plain(address).await;
+            let mut count = 0;
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                let reply = client.get("http://a.example/").await;
+                assert_eq!(reply.said(), (500, "Internal Server Error"));
+                count += 1;
+            }
+            count
+        }));
+    }
+    eventually("loops", async || listed(&proxy, "misbehaves").await["failures"].as_u64() > Some(4)).await;
+    // Connections are spread over the workers. Where a guest kept its worker, every request there would wait for
+    // several guests to use up their time, 50 ms each; the best of five says what is not this machine's fault.
+    for _ in 0..8 {
+        let mut client = proxy.client("web").await;
+        let mut times = Vec::new();
+        for _ in 0..5 {
+            let begun = Instant::now();
+            assert_eq!(client.get("http://plain.example/").await.said(), (200, "hello"));
+            times.push(begun.elapsed());
+        }
+        times.sort_unstable();
+        assert!(times[0] < Duration::from_millis(50), "{times:?}");
+    }
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    for looping in looping {
+        assert!(looping.await.expect("every answer was a 500") > 0);
+    }
+    assert_eq!(backend.seen().iter().filter(|seen| seen.header("host") == "a.example").count(), 0);
+
+    proxy.folder.write("plugins/misbehaves.wasm", guest("stamps").await);
+    eventually("the mended route", async || proxy.status("http://a.example/").await == 200).await;
+    assert_eq!(proxy.get("http://a.example/").await.header("x-stamp"), "1.0.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trap_costs_one_request() {
+    let backend = Backend::saying("hello").await;
+    let proxy = with_misbehaving("traps", &backend).await;
+    let mut client = proxy.client("web").await;
+    for _ in 0..3 {
+        assert_eq!(client.get("http://a.example/").await.said(), (200, "hello"));
+        let trapped = client.send(Request::get("http://a.example/").header("x-trap", "1")).await;
+        assert_eq!(trapped.said(), (500, "Internal Server Error"));
+    }
+    let plugin = listed(&proxy, "misbehaves").await;
+    assert_eq!((&plugin["calls"], &plugin["failures"]), (&json!(6), &json!(3)));
+    assert_eq!(backend.seen().len(), 3, "what the plugin did not let through has not come through");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_plugin_must_not_do_is_answered_with_500() {
+    let backend = Backend::saying("hello").await;
+    for how in [
+        "growsMemory",
+        "injectsHeader",
+        "editsContentLength",
+        "editsConnection",
+        "repliesWithInformational",
+        "remembersTooMuch",
+    ] {
+        let proxy = with_misbehaving(how, &backend).await;
+        for _ in 0..2 {
+            let reply = proxy.get("http://a.example/").await;
+            assert_eq!(reply.said(), (500, "Internal Server Error"), "{how}");
+            assert_eq!((reply.header("x-evil"), reply.header("x-injected")), ("", ""), "{how}");
+        }
+        assert_eq!(proxy.get("http://plain.example/").await.said(), (200, "hello"), "{how}");
+        assert_eq!(listed(&proxy, "misbehaves").await["failures"], 2, "{how}");
+        assert!(backend.seen().iter().all(|seen| seen.header("host") == "plain.example"), "{how}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trap_in_the_response_phase_hides_the_response() {
+    let backend = Backend::saying("secret").await;
+    let proxy = with_misbehaving("trapsOnResponse", &backend).await;
+    assert_eq!(proxy.get("http://a.example/").await.said(), (500, "Internal Server Error"));
+    assert_eq!(backend.seen().len(), 1);
+    assert_eq!(proxy.get("http://plain.example/").await.said(), (200, "secret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_a_plugin_refuses_closes_its_route() {
+    let backend = Backend::saying("hello").await;
+    for (how, message) in [
+        ("trapsInInit", "`init` failed: "),
+        ("refusesInInit", "like `refusesInInit`: write another way"),
+        ("wantsBodies", "the plan asks for request bodies, which this version of weir does not hand over yet"),
+        ("nonsense", "read the options: unknown variant `nonsense`"),
+        ("[]", "this is a list where text is wanted"),
+        ("'', why: not", "`why`"),
+    ] {
+        let proxy = with_misbehaving(how, &backend).await;
+        assert_eq!(proxy.status("http://a.example/").await, 503, "{how}");
+        let problems = proxy.problems();
+        assert!(problems.iter().any(|problem| problem.contains(message)), "{how}: {problems:?}");
+        let placed = "error: routing/a.yaml:6:";
+        assert!(problems.iter().any(|problem| problem.starts_with(placed)), "{how}: {problems:?}");
+        assert_eq!(proxy.status("http://plain.example/").await, 200, "{how}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_folder_may_be_named() {
+    let backend = Backend::saying("hello").await;
+    let folder = Folder::new();
+    folder.write("elsewhere/stamps.wasm", guest("stamps").await);
+    folder.write(
+        "routing/a.yaml",
+        format!(
+            "{}  middlewares:\n    m: {{plugin: {{stamps: {{}}}}}}\n",
+            route("a", &backend.url()).replace("service: a}", "service: a, middlewares: [m]}")
+        ),
+    );
+    let install = format!("{INSTALL}plugins: {{directory: $DIR/elsewhere}}\n");
+    let proxy = Proxy::start_in(folder, &install).await;
+    assert_eq!(proxy.get("http://a.example/").await.header("x-stamp"), "1.0.0");
+}
