@@ -108,6 +108,7 @@ async fn a_broken_file_keeps_the_old_version_and_says_why() {
     let stamps = guest("stamps").await;
     let proxy = proxy_with(&[("stamps", &stamps)], "{plugin: {stamps: {}}}", &backend).await;
     let core_module = b"\0asm\x01\0\0\0";
+    assert_eq!(proxy.get("http://a.example/").await.header("x-stamp"), "1.0.0");
     for (bytes, reason) in [
         (&b"PK\x03\x04 not this"[..], "it is not WebAssembly, or not all of it has been copied yet"),
         (&core_module[..], "it is a core WebAssembly module and not a component: build it for wasm32-wasip2"),

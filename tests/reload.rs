@@ -25,6 +25,14 @@ async fn comes_to_say(proxy: &Proxy, url: &str, text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_right_after_the_start() {
+    let (one, two) = (Backend::saying("one").await, Backend::saying("two").await);
+    let proxy = Proxy::start(INSTALL, &[("a.yaml", &route("a", &one.url()))]).await;
+    proxy.write("a.yaml", &route("a", &two.url()));
+    comes_to_say(&proxy, "http://a.example/", "two").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_rewritten_in_place() {
     let (proxy, _one) = one().await;
     let two = Backend::saying("two").await;

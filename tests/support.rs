@@ -74,3 +74,12 @@ http:
 "
     )
 }
+
+/// A routing file with these routers, one a line, and a service of one server for each name and URL.
+pub(crate) fn with_services(routers: &str, services: &[(&str, String)]) -> String {
+    let services = services
+        .iter()
+        .map(|(name, url)| format!("    {name}: {{loadBalancer: {{servers: [{{url: \"{url}\"}}]}}}}\n"))
+        .collect::<String>();
+    format!("http:\n  routers:\n    {}\n  services:\n{services}", routers.trim())
+}

@@ -40,7 +40,7 @@ pub fn find(arguments: &Arguments) -> Result<Found, Vec<Problem>> {
         let message = format!("{ignored} is ignored, since the configuration comes from `{}`", file.display());
         Problem::warning("", message)
     }));
-    let beside = file.parent().unwrap_or(Path::new(""));
+    let beside = file.parent().unwrap_or_else(|| Path::new(""));
     let settings = settings(install, None, beside.join("plugins"));
     Ok(Found { settings, file: Some(file), warnings })
 }

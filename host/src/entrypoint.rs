@@ -76,8 +76,11 @@ pub struct Worker {
 /// workers count.
 pub struct Live {
     shared: Arc<ArcSwap<Snapshot>>,
-    seen: RefCell<Rc<Arc<Snapshot>>>,
+    seen: RefCell<Local>,
 }
+
+/// The inner count is shared by all workers, the outer one is this worker's.
+type Local = Rc<Arc<Snapshot>>;
 
 impl Live {
     pub fn new(shared: Arc<ArcSwap<Snapshot>>) -> Self {
@@ -86,7 +89,7 @@ impl Live {
     }
 
     /// The live snapshot. To ask now and then lets go of the one before, even when no request comes.
-    pub fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+    pub fn snapshot(&self) -> Local {
         let live = self.shared.load();
         let mut seen = self.seen.borrow_mut();
         if !Arc::ptr_eq(&live, &seen) {
@@ -165,7 +168,7 @@ impl Connecting {
         let opening = async {
             stream.set_nodelay(true)?;
             match first_bytes(&stream).await? {
-                Speaks::Tls => self.handshake(stream).await.map(Opened::Tls),
+                Speaks::Tls => self.handshake(stream).await,
                 speaks => Ok(Opened::Plain(stream, speaks)),
             }
         };
@@ -175,7 +178,7 @@ impl Connecting {
         };
         match opened {
             Ok(Opened::Plain(stream, speaks)) => self.serve_http(stream, speaks, None).await,
-            Ok(Opened::Tls(Some((stream, options)))) => {
+            Ok(Opened::Tls(stream, options)) => {
                 let speaks = match stream.get_ref().1.alpn_protocol() {
                     Some(b"h2") => Speaks::Http2,
                     _ => Speaks::Http1,
@@ -183,15 +186,15 @@ impl Connecting {
                 let session = session(&stream);
                 self.serve_http(stream, speaks, Some((session, options))).await;
             }
-            Ok(Opened::Tls(None)) => {}
+            Ok(Opened::Refused) => {}
             Err(error) => {
                 tracing::debug!(client = %self.client, "a connection ended before its first request: {}", Causes(&error));
             }
         }
     }
 
-    /// Agrees on TLS with the options of the host that the client names. `None` if they refuse it.
-    async fn handshake(&self, stream: TcpStream) -> std::io::Result<Option<(TlsStream<TcpStream>, String)>> {
+    /// Agrees on TLS with the options of the host that the client names.
+    async fn handshake(&self, stream: TcpStream) -> std::io::Result<Opened> {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let hello = start.client_hello();
         let server_name = hello.server_name();
@@ -199,10 +202,10 @@ impl Connecting {
         let name = &self.entry_point.name;
         let options = snapshot.tls.option_set_of(name, server_name.unwrap_or_default()).to_owned();
         match snapshot.tls.server_config(name, server_name) {
-            Ok(config) => start.into_stream(config).await.map(|stream| Some((stream, options))),
+            Ok(config) => start.into_stream(config).await.map(|stream| Opened::Tls(Box::new(stream), options)),
             Err(refused) => {
                 tracing::debug!(client = %self.client, "refused a TLS handshake: {refused}");
-                Ok(None)
+                Ok(Opened::Refused)
             }
         }
     }
@@ -235,7 +238,10 @@ impl Connecting {
 
 enum Opened {
     Plain(TcpStream, Speaks),
-    Tls(Option<(TlsStream<TcpStream>, String)>),
+    /// With the name of the option set.
+    Tls(Box<TlsStream<TcpStream>>, String),
+    /// The options of the host refuse every handshake.
+    Refused,
 }
 
 async fn serve_http1<S>(stream: TokioIo<S>, served: Rc<Served>, mut draining: Draining) -> hyper::Result<()>

@@ -101,7 +101,7 @@ pub struct Configured {
     pub calls: AtomicU64,
     pub failures: AtomicU64,
     id: u64,
-    config: String,
+    config: Value,
 }
 
 /// Which of the built-in plugins are compiled: each takes some tenths of a second of CPU where no cache has it.
@@ -169,15 +169,14 @@ impl Host {
 
     /// Runs the plugin's `init` with a configuration: JSON that fits its schema, files inlined.
     pub async fn configure(&self, plugin: &Arc<Plugin>, config: &Value) -> anyhow::Result<Configured> {
-        let config = config.to_string();
-        let plan = instance::init(plugin, &config).await?;
+        let plan = instance::init(plugin, config).await?;
         Ok(Configured {
             plugin: Arc::clone(plugin),
             plan,
             calls: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
-            config,
+            config: config.clone(),
         })
     }
 
@@ -283,7 +282,7 @@ impl Wanted {
 impl Configured {
     /// Whether it is this plugin with this configuration, so that a reload may keep it with all its state.
     pub fn is(&self, plugin: &Arc<Plugin>, config: &Value) -> bool {
-        Arc::ptr_eq(&self.plugin, plugin) && self.config == config.to_string()
+        Arc::ptr_eq(&self.plugin, plugin) && self.config == *config
     }
 }
 

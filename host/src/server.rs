@@ -50,11 +50,20 @@ impl Server {
     /// # Errors
     ///
     /// An address cannot be bound, or the access log cannot be opened. Problems of routing files are no errors.
-    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+    pub async fn start(mut settings: Settings) -> anyhow::Result<Self> {
         let listeners = listen::bind(&settings.install.entry_points)?;
+        for (name, entry_point) in &mut settings.install.entry_points {
+            // Redirections name the port that clients can reach.
+            if let Some(bound) = listeners.get(name) {
+                entry_point.address.port = bound.address.port();
+            }
+        }
         let addresses = listeners.iter().map(|(name, bound)| (name.clone(), bound.address)).collect();
         let access_log = settings.install.access_log.as_ref().map(AccessLog::open).transpose()?.map(Arc::new);
         let mut reloader = Reloader::new(settings)?;
+        // Followed first and read then, so that no change falls in between.
+        let mut watch = reloader.watch();
+        reloader.follow(&mut watch);
         reloader.reload("started").await;
         let draining = Arc::new(AtomicBool::new(false));
         let shared = worker::Shared {
@@ -66,7 +75,7 @@ impl Server {
         let workers = worker::Workers::start(listeners, &shared)?;
         let (live, install) = (Arc::clone(&reloader.live), Arc::clone(&reloader.install));
         let (reloads, requests) = mpsc::channel(1);
-        tokio::spawn(reloader.run(requests));
+        tokio::spawn(reloader.run(watch, requests));
         Ok(Self { addresses, live, access_log, reloads, workers, draining, install })
     }
 
@@ -129,13 +138,12 @@ impl Reloader {
     }
 
     /// Reloads when files change and when asked to, never twice within `providersThrottleDuration` for files.
-    async fn run(mut self, mut requests: mpsc::Receiver<oneshot::Sender<()>>) {
+    async fn run(mut self, mut watch: Option<Watch>, mut requests: mpsc::Receiver<oneshot::Sender<()>>) {
         let throttle = self.install.providers.providers_throttle_duration;
-        let mut watch = self.watch();
         let mut rested = Instant::now();
         loop {
-            if let Some(watch) = &mut watch {
-                watch.follow(&self.followed());
+            while self.follow(&mut watch) {
+                self.reload("read again what is watched now").await;
             }
             tokio::select! {
                 () = changed(&mut watch) => {
@@ -191,6 +199,12 @@ impl Reloader {
             "{what}"
         );
         self.live.store(snapshot);
+    }
+
+    /// Follows the files that the live snapshot was made of. Answers whether there are more than before.
+    fn follow(&self, watch: &mut Option<Watch>) -> bool {
+        let followed = self.followed();
+        watch.as_mut().is_some_and(|watch| tokio::task::block_in_place(|| watch.follow(&followed)))
     }
 
     fn watch(&self) -> Option<Watch> {

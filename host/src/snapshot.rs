@@ -106,6 +106,7 @@ impl Snapshot {
         middlewares::build(&sources, &mut items).await;
         services::build(install, routing, &previous.items, &mut items);
         let hosts = routers::build(&sources, &mut items).await;
+        items.files.extend(certificate_files(&routing.tls));
         let (tls, problems) = tls::Store::build(&routing.tls, &hosts, (!previous.is_empty).then_some(&previous.tls));
         items.problems.extend(problems);
         routers::disable_without_options(&mut items, &tls);
@@ -131,17 +132,28 @@ impl Items {
     }
 }
 
+/// The files that TLS is made of; PEM text in their place is none.
+fn certificate_files(tls: &routing::Tls) -> impl Iterator<Item = PathBuf> {
+    let certificates = tls.certificates.iter().chain(&tls.default_certificate).filter_map(|item| item.readable());
+    let pairs = certificates.flat_map(|pair| [&pair.cert_file, &pair.key_file]);
+    let options = tls.options.values().filter_map(|item| item.readable());
+    let files = pairs.chain(options.flat_map(|options| &options.client_auth.ca_files));
+    files.filter(|file| !file.is_empty() && !file.contains("-----BEGIN")).map(PathBuf::from)
+}
+
 fn index(items: &Items) -> HashMap<Arc<str>, Routes> {
-    let mut by_entry_point: HashMap<Arc<str>, (Vec<Arc<Route>>, Vec<Arc<Route>>)> = HashMap::new();
+    let mut by_entry_point: HashMap<Arc<str>, Vec<&Placed>> = HashMap::new();
     for placed in items.routers.values().filter_map(|status| status.serves.as_ref()).flatten() {
-        let (plain, tls) = by_entry_point.entry(Arc::clone(&placed.entry_point)).or_default();
-        let routes = if placed.tls.is_some() { tls } else { plain };
-        routes.push(Arc::clone(&placed.route));
+        by_entry_point.entry(Arc::clone(&placed.entry_point)).or_default().push(placed);
     }
-    let routers = by_entry_point
-        .into_iter()
-        .map(|(entry_point, (plain, tls))| (entry_point, Routes { plain: Router::new(plain), tls: Router::new(tls) }));
-    routers.collect()
+    let router = |placed: &[&Placed], tls: bool| {
+        let routes = placed.iter().filter(|placed| placed.tls.is_some() == tls);
+        Router::new(routes.map(|placed| Arc::clone(&placed.route)).collect())
+    };
+    let routes = by_entry_point.into_iter().map(|(entry_point, placed)| {
+        (entry_point, Routes { plain: router(&placed, false), tls: router(&placed, true) })
+    });
+    routes.collect()
 }
 
 impl<C, T> Status<C, T> {

@@ -51,8 +51,9 @@ impl Watch {
         Ok(Self { watcher, watched: BTreeMap::new(), events })
     }
 
-    /// Changes what is followed. What does not exist yet is waited for.
-    pub fn follow(&mut self, followed: &Followed) {
+    /// Changes what is followed. What does not exist yet is waited for. Answers whether anything new is: what happened to
+    /// it before went unseen.
+    pub fn follow(&mut self, followed: &Followed) -> bool {
         let mut wanted = BTreeMap::new();
         for file in &followed.files {
             wanted.entry(nearest_directory(file.parent().unwrap_or(file))).or_insert(RecursiveMode::NonRecursive);
@@ -66,15 +67,18 @@ impl Watch {
             // Whoever deleted the directory has ended the watch already.
             drop(self.watcher.unwatch(gone));
         }
+        let mut is_more = false;
         for (path, mode) in &wanted {
             if self.watched.get(path) == Some(mode) {
                 continue;
             }
+            is_more = true;
             if let Err(error) = self.watcher.watch(path, *mode) {
                 tracing::warn!("failed to watch `{}`: {error}", path.display());
             }
         }
         self.watched = wanted;
+        is_more
     }
 
     /// Waits for a change, and until it is complete: nothing is half-written as far as the system can tell.
@@ -118,5 +122,5 @@ fn note(event: &Event, being_written: &mut BTreeSet<PathBuf>) -> bool {
 /// The directory itself, or the closest one above that exists.
 fn nearest_directory(path: &Path) -> PathBuf {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    path.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new(".")).to_owned()
+    path.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or_else(|| Path::new(".")).to_owned()
 }

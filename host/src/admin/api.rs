@@ -371,7 +371,7 @@ fn plugin_json(entry: &plugin::Entry, items: &Items) -> Value {
     without_nulls(json!({
         "name": &*entry.name,
         "origin": entry.origin.to_string(),
-        "version": plugin.map(|plugin| plugin.about.version.as_str()).or(unused.then_some(env!("CARGO_PKG_VERSION"))),
+        "version": plugin.map(|plugin| plugin.about.version.as_str()).or_else(|| unused.then_some(env!("CARGO_PKG_VERSION"))),
         "summary": plugin.map(|plugin| &plugin.about.summary),
         "sha256": plugin.map(|plugin| &plugin.sha256),
         "imports": plugin.map(|plugin| &plugin.imports),
@@ -406,7 +406,7 @@ fn certificates(snapshot: &Snapshot) -> Vec<Value> {
             "place": certificate.place,
             "status": match seconds_left {
                 ..=0 => "expired",
-                ..WARN_BEFORE => "warning",
+                1..WARN_BEFORE => "warning",
                 _ => "enabled",
             },
         }))

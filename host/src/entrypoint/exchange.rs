@@ -186,7 +186,7 @@ impl Record {
 
     fn answered(&mut self, response: &Response, server: Option<Arc<str>>, failure: Option<&Failure>) {
         let Some(log) = &mut self.log else { return };
-        log.entry.status = failure.map_or(response.status(), Failure::status).as_u16();
+        log.entry.status = failure.map_or_else(|| response.status(), Failure::status).as_u16();
         log.entry.response_headers = log.to.response_headers(response.headers());
         if server.is_some() {
             let headers = log.entry.response_headers.clone();

@@ -3,9 +3,9 @@
 //! `plugin` alone uses it. Loading machine code trusts its bytes, so the directory must be the user's own and closed to
 //! everybody else; what anybody supplies as a plugin is always compiled here.
 
-use std::collections::hash_map::DefaultHasher;
+use std::collections::hash_map::{DefaultHasher, RandomState};
 use std::fs;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -70,10 +70,15 @@ fn stored(engine: &Engine, file: &Path) -> Option<Component> {
 }
 
 fn store(component: &Component, file: &Path) -> anyhow::Result<()> {
-    let temporary = file.with_extension(format!("{}.tmp", std::process::id()));
+    let temporary = file.with_extension(format!("{:016x}.tmp", unique()));
     fs::write(&temporary, component.serialize().map_err(opaque)?)?;
     fs::rename(&temporary, file)?;
     Ok(())
+}
+
+/// For names that no other proxy uses at the same time, in this process or in another container.
+fn unique() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// Makes the directory, or checks that it is ours alone.
@@ -86,7 +91,7 @@ fn own_directory(directory: &Path) -> io::Result<()> {
     if metadata.permissions().mode() & 0o077 != 0 {
         return Err(io::Error::other("others may write or read there (its mode must be 0700)"));
     }
-    let probe = directory.join(format!(".{}.probe", std::process::id()));
+    let probe = directory.join(format!(".{:016x}.probe", unique()));
     fs::write(&probe, [])?;
     let ours = fs::metadata(&probe)?.uid() == metadata.uid();
     fs::remove_file(&probe)?;

@@ -12,6 +12,7 @@ use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::Value;
 use wasmtime::component::Resource;
 use wasmtime::{Store, Trap, UpdateDeadline};
 
@@ -209,7 +210,7 @@ pub(super) async fn describe(name: &Arc<str>, pre: &MinimalMiddlewarePre<State>)
 }
 
 /// Runs `init` in an instance of its own, for the plan and for the guest's judgement of the configuration.
-pub(super) async fn init(plugin: &Plugin, config: &str) -> anyhow::Result<Plan> {
+pub(super) async fn init(plugin: &Plugin, config: &Value) -> anyhow::Result<Plan> {
     let mut instance = instantiate(&plugin.name, &plugin.pre).await?;
     call_init(&mut instance, config).await
 }
@@ -220,10 +221,10 @@ async fn initialised(plugin: &Configured) -> anyhow::Result<Instance> {
     Ok(instance)
 }
 
-async fn call_init(Instance { store, guest }: &mut Instance, config: &str) -> anyhow::Result<Plan> {
+async fn call_init(Instance { store, guest }: &mut Instance, config: &Value) -> anyhow::Result<Plan> {
     let plan = guest
         .weir_plugin_middleware()
-        .call_init(store, config)
+        .call_init(store, &config.to_string())
         .await
         .map_err(|error| anyhow!("`init` failed: {}", trap_reason(&error)))?
         .map_err(|error| anyhow!(error.message))?;

@@ -38,10 +38,7 @@ mod tests {
 
     fn parse(authorization: &str) -> Option<(String, String)> {
         let Credentials { user, password } = Credentials::parse(authorization.as_bytes())?;
-        Some((
-            String::from_utf8(user).expect("a test is UTF-8"),
-            String::from_utf8(password).expect("a test is UTF-8"),
-        ))
+        Some((String::from_utf8(user).expect("a test is UTF-8"), String::from_utf8(password).expect("a test is UTF-8")))
     }
 
     #[test]
@@ -54,16 +51,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_no_credentials() {
-        for bad in [
-            "",
-            "Basic",
-            "Basic ",
-            "Basic YQ==",
-            "Basic  YTpi",
-            "Basic YTpi=",
-            "Bearer YTpi",
-            "Basicé",
-        ] {
+        for bad in ["", "Basic", "Basic ", "Basic YQ==", "Basic  YTpi", "Basic YTpi=", "Bearer YTpi", "Basicé"] {
             assert_eq!(parse(bad), None, "{bad}");
         }
         assert_eq!(parse(&format!("Basic {}", "YTpi".repeat(1000))), None);

@@ -19,11 +19,7 @@ const BCRYPT_BASE64: GeneralPurpose = GeneralPurpose::new(&BCRYPT, NO_PAD.with_d
 #[derive(Clone)]
 pub(crate) enum PasswordHash {
     /// `$2y$cost$…`, also `$2a$`, `$2b$` and `$2x$`
-    Bcrypt {
-        cost: u32,
-        salt: [u8; 16],
-        digest: [u8; 23],
-    },
+    Bcrypt { cost: u32, salt: [u8; 16], digest: [u8; 23] },
     /// `$apr1$salt$…` and `$1$salt$…`
     Md5Crypt(Md5Crypt),
     /// `{SHA}…`
@@ -38,16 +34,11 @@ impl PasswordHash {
             let digest = STANDARD.decode(encoded).ok().and_then(|bytes| bytes.try_into().ok());
             return digest.map(Self::Sha1).ok_or("the SHA-1 hash is damaged");
         }
-        if let Some(rest) = ["$2y$", "$2b$", "$2a$", "$2x$"]
-            .iter()
-            .find_map(|prefix| text.strip_prefix(prefix))
-        {
+        if let Some(rest) = ["$2y$", "$2b$", "$2a$", "$2x$"].iter().find_map(|prefix| text.strip_prefix(prefix)) {
             return parse_bcrypt(rest).ok_or("the bcrypt hash is damaged");
         }
         if text.starts_with("$apr1$") || text.starts_with("$1$") {
-            return Md5Crypt::parse(text)
-                .map(Self::Md5Crypt)
-                .ok_or("the MD5 hash is damaged");
+            return Md5Crypt::parse(text).map(Self::Md5Crypt).ok_or("the MD5 hash is damaged");
         }
         Err(unsupported(text))
     }

@@ -42,9 +42,8 @@ pub struct Config {
 impl Middleware for BasicAuth {
     type Config = Config;
 
-    const ABOUT: About = weir_sdk::about!("basicAuth")
-        .config_schema(include_str!("../config.schema.json"))
-        .files(&["/usersFile"]);
+    const ABOUT: About =
+        weir_sdk::about!("basicAuth").config_schema(include_str!("../config.schema.json")).files(&["/usersFile"]);
 
     fn init(config: Config) -> Result<(Self, Plan), Error> {
         let key = u128::from(random::next()) << 64 | u128::from(random::next());
@@ -52,9 +51,7 @@ impl Middleware for BasicAuth {
     }
 
     fn on_request(&self, request: &Request<'_>) -> Decision {
-        let user = request
-            .header("authorization")
-            .and_then(|value| self.user(request.router(), &value));
+        let user = request.header("authorization").and_then(|value| self.user(request.router(), &value));
         user.map_or_else(|| self.refuse(), |user| self.forward(&user))
     }
 }
@@ -64,9 +61,7 @@ weir_sdk::export!(BasicAuth);
 impl BasicAuth {
     /// `key` is random: without it nobody can make credentials that pass for remembered ones.
     fn new(config: &Config, key: u128) -> Result<Self, Error> {
-        let header_field = (!config.header_field.is_empty())
-            .then(|| header::name(&config.header_field))
-            .transpose()?;
+        let header_field = (!config.header_field.is_empty()).then(|| header::name(&config.header_field)).transpose()?;
         Ok(Self {
             users: Users::parse(&config.users_file, &config.users)?,
             challenge: challenge(&config.realm)?,
@@ -127,19 +122,12 @@ mod tests {
     const ADMIN: &str = "admin:$apr1$c5IwaNCW$VpEXax7LtUneLsElXFWCI.";
 
     fn basic_auth(config: Config) -> BasicAuth {
-        let config = Config {
-            users: vec![ADMIN.to_owned()],
-            ..config
-        };
+        let config = Config { users: vec![ADMIN.to_owned()], ..config };
         BasicAuth::new(&config, 7).expect("a configuration of a test is valid")
     }
 
     fn ask(auth: &BasicAuth, authorization: &str) -> Decision {
-        auth.on_request(&request(
-            "GET",
-            "http://example.com/",
-            &[("Authorization", authorization)],
-        ))
+        auth.on_request(&request("GET", "http://example.com/", &[("Authorization", authorization)]))
     }
 
     fn refusal(realm: &str) -> Decision {
@@ -153,28 +141,15 @@ mod tests {
     #[test]
     fn asks_who_brings_no_valid_credentials() {
         let auth = basic_auth(Config::default());
-        assert_eq!(
-            auth.on_request(&request("GET", "http://example.com/", &[])),
-            refusal("\"traefik\"")
-        );
-        for bad in [
-            "Basic !!!",
-            "Bearer x",
-            "Basic YWRtaW46",
-            "Basic bm9ib2R5OmFkbWlu",
-            "Basic",
-            "",
-        ] {
+        assert_eq!(auth.on_request(&request("GET", "http://example.com/", &[])), refusal("\"traefik\""));
+        for bad in ["Basic !!!", "Bearer x", "Basic YWRtaW46", "Basic bm9ib2R5OmFkbWlu", "Basic", ""] {
             assert_eq!(ask(&auth, bad), refusal("\"traefik\""), "{bad}");
         }
     }
 
     #[test]
     fn quotes_the_realm() {
-        let auth = basic_auth(Config {
-            realm: r#"the "vault""#.to_owned(),
-            ..Config::default()
-        });
+        let auth = basic_auth(Config { realm: r#"the "vault""#.to_owned(), ..Config::default() });
         assert_eq!(ask(&auth, "Basic x"), refusal(r#""the \"vault\"""#));
         assert!(challenge("a\r\nSet-Cookie: b").is_err());
     }
@@ -192,22 +167,14 @@ mod tests {
         let auth = basic_auth(Config::default());
         assert_eq!(ask(&auth, "Basic YWRtaW46YWRtaW4="), Decision::pass());
         let verified = auth.verified.borrow();
-        let known = |router| {
-            verified
-                .user(verified.fingerprint(router, b"Basic YWRtaW46YWRtaW4="))
-                .is_some()
-        };
+        let known = |router| verified.user(verified.fingerprint(router, b"Basic YWRtaW46YWRtaW4=")).is_some();
         assert!(known("test@file"));
         assert!(!known("other@file"));
     }
 
     #[test]
     fn tells_the_service_who_it_is() {
-        let auth = basic_auth(Config {
-            header_field: "X-User".to_owned(),
-            remove_header: true,
-            ..Config::default()
-        });
+        let auth = basic_auth(Config { header_field: "X-User".to_owned(), remove_header: true, ..Config::default() });
         let expected = RequestEdit::new().set("x-user", "admin").remove("authorization");
         assert_eq!(ask(&auth, "Basic YWRtaW46YWRtaW4="), expected.into());
     }

@@ -25,10 +25,8 @@ impl Users {
         let lines = file.lines().map(str::trim).enumerate();
         let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         let lines = lines.map(|(index, line)| (format!("line {} of `usersFile`", index + 1), line));
-        let entries = entries
-            .iter()
-            .enumerate()
-            .map(|(index, entry)| (format!("entry {} of `users`", index + 1), &**entry));
+        let entries =
+            entries.iter().enumerate().map(|(index, entry)| (format!("entry {} of `users`", index + 1), &**entry));
 
         let mut by_name = BTreeMap::new();
         for (place, entry) in lines.chain(entries) {
@@ -36,9 +34,7 @@ impl Users {
             by_name.insert(Rc::from(name.as_bytes()), hash);
         }
         let Some(decoy) = by_name.values().max_by_key(|hash| hash.cost()).cloned() else {
-            return Err(Error::invalid_config(
-                "find a user: fill `users` or `usersFile` with `name:hash` entries",
-            ));
+            return Err(Error::invalid_config("find a user: fill `users` or `usersFile` with `name:hash` entries"));
         };
         Ok(Self { by_name, decoy })
     }
@@ -60,9 +56,7 @@ fn parse_entry<'a>(place: &str, entry: &'a str) -> Result<(&'a str, PasswordHash
         )));
     };
     if name.contains(|letter: char| letter.is_ascii_control()) {
-        return Err(Error::invalid_config(format!(
-            "read {place}: the name has a control character"
-        )));
+        return Err(Error::invalid_config(format!("read {place}: the name has a control character")));
     }
     match PasswordHash::parse(hash) {
         Ok(hash) => Ok((name, hash)),
@@ -80,20 +74,12 @@ mod tests {
     const OTHER: &str = "{SHA}3OptnM09ILoVSfbZtd3mB0IViII=";
 
     fn verify(users: &Users, user: &str, password: &str) -> bool {
-        users
-            .verify(&Credentials {
-                user: user.into(),
-                password: password.into(),
-            })
-            .is_some()
+        users.verify(&Credentials { user: user.into(), password: password.into() }).is_some()
     }
 
     fn problem(file: &str, entries: &[&str]) -> String {
         let entries: Vec<_> = entries.iter().map(|&entry| entry.to_owned()).collect();
-        Users::parse(file, &entries)
-            .err()
-            .expect("the configuration is wrong")
-            .message
+        Users::parse(file, &entries).err().expect("the configuration is wrong").message
     }
 
     #[test]
@@ -112,10 +98,7 @@ mod tests {
         assert!(problem("", &[]).starts_with("find a user"));
         assert!(problem("# nobody", &[]).starts_with("find a user"));
         let text = problem(&format!("bob:{SECRET}\nhunter2"), &[]);
-        assert!(
-            text.starts_with("read line 2 of `usersFile`") && !text.contains("hunter2"),
-            "{text}"
-        );
+        assert!(text.starts_with("read line 2 of `usersFile`") && !text.contains("hunter2"), "{text}");
         let text = problem("", &[&format!("bob:{SECRET}"), &format!("a:b:{SECRET}")]);
         assert!(text.starts_with("read entry 2 of `users`"), "{text}");
         let text = problem("", &["bob:hunter2"]);

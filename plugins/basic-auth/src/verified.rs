@@ -21,10 +21,7 @@ impl Verified {
     /// `key` is random and stays in this instance.
     pub(crate) fn new(key: u128) -> Self {
         let keyed = SipHasher24::new_with_keys((key >> 64) as u64, key as u64);
-        Self {
-            keyed,
-            users: BTreeMap::new(),
-        }
+        Self { keyed, users: BTreeMap::new() }
     }
 
     /// SipHash-2-4 of the two, with the full 128 bits: who does not know the key cannot find two that collide.
@@ -46,12 +43,7 @@ impl Verified {
     pub(crate) fn remember(&mut self, fingerprint: u128, user: Rc<[u8]>) {
         if self.users.len() >= CAPACITY {
             let after = (Bound::Excluded(fingerprint), Bound::Unbounded);
-            let next = self
-                .users
-                .range(after)
-                .chain(self.users.range(..))
-                .map(|(&victim, _)| victim)
-                .next();
+            let next = self.users.range(after).chain(self.users.range(..)).map(|(&victim, _)| victim).next();
             next.map(|victim| self.users.remove(&victim));
         }
         self.users.insert(fingerprint, user);
@@ -67,12 +59,9 @@ mod tests {
         let fingerprint = |key, router, authorization| Verified::new(key).fingerprint(router, authorization);
         let base = fingerprint(1, "a", b"b".as_slice());
         assert_eq!(base, fingerprint(1, "a", b"b"));
-        for other in [
-            fingerprint(2, "a", b"b"),
-            fingerprint(1, "b", b"b"),
-            fingerprint(1, "a", b"c"),
-            fingerprint(1, "", b"ab"),
-        ] {
+        for other in
+            [fingerprint(2, "a", b"b"), fingerprint(1, "b", b"b"), fingerprint(1, "a", b"c"), fingerprint(1, "", b"ab")]
+        {
             assert_ne!(base, other);
         }
     }

@@ -88,10 +88,7 @@ impl Cors {
 
         let requested = request.header(REQUEST_HEADERS);
         let optional = [
-            (
-                "access-control-allow-headers",
-                self.allow_headers.answer(requested.as_deref()),
-            ),
+            ("access-control-allow-headers", self.allow_headers.answer(requested.as_deref())),
             ("access-control-allow-methods", self.allow_methods.answer(Some(&method))),
             ("access-control-max-age", self.max_age.clone().map(String::into_bytes)),
             (ALLOW_ORIGIN, self.origin(request).map(String::into_bytes)),
@@ -127,9 +124,7 @@ impl Cors {
 
     /// What is read of every request. The others are read of preflights only.
     pub(crate) fn request_headers(&self) -> impl Iterator<Item = &str> {
-        matches!(self.origins, Origins::Some { .. })
-            .then_some("origin")
-            .into_iter()
+        matches!(self.origins, Origins::Some { .. }).then_some("origin").into_iter()
     }
 
     fn is_unset(&self) -> bool {
@@ -143,10 +138,8 @@ impl Cors {
 
     fn origin(&self, request: &Request<'_>) -> Option<String> {
         let origin = request.header("origin");
-        let asking = origin
-            .as_deref()
-            .and_then(|origin| str::from_utf8(origin).ok())
-            .filter(|origin| !origin.is_empty());
+        let asking =
+            origin.as_deref().and_then(|origin| str::from_utf8(origin).ok()).filter(|origin| !origin.is_empty());
         self.origins.answer(asking).map(str::to_owned)
     }
 }
@@ -193,11 +186,7 @@ impl Origins {
 
 impl Allowed {
     fn new(list: String, credentials: bool) -> Self {
-        if credentials && has_star(&list) {
-            Self::Requested
-        } else {
-            Self::List(list)
-        }
+        if credentials && has_star(&list) { Self::Requested } else { Self::List(list) }
     }
 
     fn answer(&self, requested: Option<&[u8]>) -> Option<Vec<u8>> {
@@ -250,8 +239,6 @@ fn has_star(list: &str) -> bool {
 
 fn pattern(text: &str) -> Result<Regex, Error> {
     Regex::new(text).map_err(|problem| {
-        Error::invalid_config(format!(
-            "read `{text}` of `accessControlAllowOriginListRegex`: {problem}"
-        ))
+        Error::invalid_config(format!("read `{text}` of `accessControlAllowOriginListRegex`: {problem}"))
     })
 }

@@ -39,10 +39,7 @@ impl Middleware for Headers {
             return reply.into();
         }
         let seen = Seen {
-            https: self
-                .https_only
-                .as_ref()
-                .is_some_and(|https_only| https_only.applies(request)),
+            https: self.https_only.as_ref().is_some_and(|https_only| https_only.applies(request)),
             origin: self.cors.as_ref().and_then(|cors| cors.allowed_origin(request)),
         };
         Decision::pass().remember(seen.into_bytes())
@@ -70,9 +67,7 @@ impl Headers {
     /// The order of the fixed edits is that of Traefik: a custom header wins over a security header, CORS over both.
     fn new(config: &Config) -> Result<(Self, Plan), Error> {
         if *config == Config::default() {
-            return Err(Error::invalid_config(
-                "find an option that is set: name the headers to set",
-            ));
+            return Err(Error::invalid_config("find an option that is set: name the headers to set"));
         }
         let (https_only, plan) = secure::plan(config, Plan::new())?;
         let plan = custom::plan(config, plan)?;
@@ -90,14 +85,7 @@ impl Headers {
         let on_response = https_only.is_some() || cors.as_ref().is_some_and(Cors::wants_response);
         let plan = if on_request { plan.on_request(&names) } else { plan };
         let plan = if on_response { plan.on_response(&[]) } else { plan };
-        Ok((
-            Self {
-                cors,
-                allowed_hosts,
-                https_only,
-            },
-            plan,
-        ))
+        Ok((Self { cors, allowed_hosts, https_only }, plan))
     }
 }
 
@@ -131,13 +119,11 @@ mod tests {
             HeaderEdit::Remove(name) => name.clone(),
         };
         edits
-            .map(|fixed| {
-                if fixed.on == Transport::Tls {
-                    format!("tls {}", line(&fixed.edit))
-                } else {
-                    line(&fixed.edit)
-                }
-            })
+            .map(
+                |fixed| {
+                    if fixed.on == Transport::Tls { format!("tls {}", line(&fixed.edit)) } else { line(&fixed.edit) }
+                },
+            )
             .collect()
     }
 
@@ -151,15 +137,10 @@ mod tests {
     }
 
     fn preflight(headers: &Headers, origin: &str) -> Reply {
-        let sent = [
-            ("Origin", origin),
-            ("Access-Control-Request-Method", "PUT"),
-            ("Access-Control-Request-Headers", "X-A"),
-        ];
+        let sent =
+            [("Origin", origin), ("Access-Control-Request-Method", "PUT"), ("Access-Control-Request-Headers", "X-A")];
         let decision = headers.on_request(&request("OPTIONS", URL, &sent));
-        let weir_sdk::RequestVerdict::Reply(reply) = decision.verdict else {
-            panic!("a preflight is answered")
-        };
+        let weir_sdk::RequestVerdict::Reply(reply) = decision.verdict else { panic!("a preflight is answered") };
         reply
     }
 
@@ -169,19 +150,10 @@ mod tests {
             "customRequestHeaders": {"X-Forwarded-Proto": "https", "X-Remove": "", "Host": "other.example"},
             "customResponseHeaders": {"X-Added": "1", "Server": ""},
         }));
-        let expected = [
-            "host: other.example",
-            "x-forwarded-proto: https",
-            "x-remove",
-            "server",
-            "x-added: 1",
-        ];
+        let expected = ["host: other.example", "x-forwarded-proto: https", "x-remove", "server", "x-added: 1"];
         assert_eq!(fixed(&plan), expected);
         assert!(plan.phases.is_empty());
-        assert_eq!(
-            fixed(&headers(json!({"customRequestHeaders": {"Host": ""}})).1),
-            [""; 0]
-        );
+        assert_eq!(fixed(&headers(json!({"customRequestHeaders": {"Host": ""}})).1), [""; 0]);
     }
 
     #[test]
@@ -216,10 +188,7 @@ mod tests {
     #[test]
     fn strict_transport_can_be_forced_and_left_out() {
         let sts = |config| fixed(&headers(config).1);
-        assert_eq!(
-            sts(json!({"stsSeconds": 5, "forceSTSHeader": true})),
-            ["strict-transport-security: max-age=5"]
-        );
+        assert_eq!(sts(json!({"stsSeconds": 5, "forceSTSHeader": true})), ["strict-transport-security: max-age=5"]);
         assert_eq!(sts(json!({"stsSeconds": 0, "stsPreload": true})), [""; 0]);
         let development =
             json!({"stsSeconds": 5, "forceSTSHeader": true, "isDevelopment": true, "allowedHosts": ["x"]});
@@ -258,10 +227,7 @@ mod tests {
         let (headers, plan) = headers(json!({"accessControlAllowOriginList": ["*"]}));
         assert_eq!(fixed(&plan), ["access-control-allow-origin: *"]);
         assert_eq!(exchange(&headers, URL, &[("Origin", "https://x.org")], &[]), []);
-        assert_eq!(
-            preflight(&headers, "https://x.org"),
-            Reply::new(200).header("access-control-allow-origin", "*")
-        );
+        assert_eq!(preflight(&headers, "https://x.org"), Reply::new(200).header("access-control-allow-origin", "*"));
     }
 
     #[test]
@@ -298,11 +264,7 @@ mod tests {
             ("", false),
         ] {
             let edits = exchange(&headers, URL, &[("Origin", origin)], &[]);
-            assert_eq!(
-                edits.contains(&HeaderEdit::set("access-control-allow-origin", origin)),
-                allowed,
-                "{origin}"
-            );
+            assert_eq!(edits.contains(&HeaderEdit::set("access-control-allow-origin", origin)), allowed, "{origin}");
         }
         let refused = Reply::new(200).header("access-control-allow-methods", "GET,PUT");
         assert_eq!(preflight(&headers, "https://evil.net"), refused);
@@ -315,14 +277,8 @@ mod tests {
         let (headers, _) = headers(json!({"addVaryHeader": true}));
         let vary = |lines: &[_]| exchange(&headers, URL, &[], lines);
         assert_eq!(vary(&[]), [HeaderEdit::set("vary", "Origin")]);
-        assert_eq!(
-            vary(&[("Vary", "Accept-Encoding")]),
-            [HeaderEdit::set("vary", "Accept-Encoding,Origin")]
-        );
-        assert_eq!(
-            vary(&[("Vary", "A"), ("Vary", "B")]),
-            [HeaderEdit::set("vary", "A,B,Origin")]
-        );
+        assert_eq!(vary(&[("Vary", "Accept-Encoding")]), [HeaderEdit::set("vary", "Accept-Encoding,Origin")]);
+        assert_eq!(vary(&[("Vary", "A"), ("Vary", "B")]), [HeaderEdit::set("vary", "A,B,Origin")]);
         assert_eq!(vary(&[("Vary", "A, origin")]), []);
     }
 

@@ -26,10 +26,7 @@ impl Seen {
             return Self::default();
         };
         let origin = (*has_origin == 1).then(|| String::from_utf8_lossy(origin).into_owned());
-        Self {
-            https: *https == 1,
-            origin,
-        }
+        Self { https: *https == 1, origin }
     }
 }
 
@@ -41,18 +38,8 @@ mod tests {
     fn comes_back_as_it_went() {
         for origin in [None, Some(String::new()), Some("https://example.com".to_owned())] {
             for https in [false, true] {
-                let bytes = Seen {
-                    https,
-                    origin: origin.clone(),
-                }
-                .into_bytes();
-                assert_eq!(
-                    Seen::from_bytes(&bytes),
-                    Seen {
-                        https,
-                        origin: origin.clone()
-                    }
-                );
+                let bytes = Seen { https, origin: origin.clone() }.into_bytes();
+                assert_eq!(Seen::from_bytes(&bytes), Seen { https, origin: origin.clone() });
             }
         }
         assert_eq!(Seen::from_bytes(&[]), Seen::default());

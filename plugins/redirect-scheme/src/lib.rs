@@ -45,42 +45,26 @@ weir_sdk::export!(RedirectScheme);
 
 impl RedirectScheme {
     fn new(config: Config) -> Result<Self, Error> {
-        let Config {
-            scheme,
-            port,
-            permanent,
-        } = config;
+        let Config { scheme, port, permanent } = config;
         let scheme = scheme.to_ascii_lowercase();
         if !is_scheme(&scheme) {
-            return Err(Error::invalid_config(format!(
-                "use `{scheme}` as the scheme: write `https`, for instance"
-            )));
+            return Err(Error::invalid_config(format!("use `{scheme}` as the scheme: write `https`, for instance")));
         }
         let port = match port.as_str() {
             "" => String::new(),
             port if is_default_port(&scheme, port) => String::new(),
             port if port.parse::<u16>().is_ok() => format!(":{port}"),
             port => {
-                return Err(Error::invalid_config(format!(
-                    "use `{port}` as the port: write a number up to 65535"
-                )));
+                return Err(Error::invalid_config(format!("use `{port}` as the port: write a number up to 65535")));
             }
         };
-        Ok(Self {
-            scheme,
-            port,
-            permanent,
-        })
+        Ok(Self { scheme, port, permanent })
     }
 
     /// Where to go, or none if the client is there already.
     fn location(&self, scheme: &str, authority: &str, path: &str) -> Option<String> {
         let (host, port) = split_port(authority);
-        let port = if is_default_port(scheme, port.trim_start_matches(':')) {
-            ""
-        } else {
-            port
-        };
+        let port = if is_default_port(scheme, port.trim_start_matches(':')) { "" } else { port };
         if self.scheme == scheme && self.port == port {
             return None;
         }
@@ -125,9 +109,7 @@ fn is_default_port(scheme: &str, port: &str) -> bool {
 /// RFC 3986, 3.1.
 fn is_scheme(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
 #[cfg(test)]
@@ -137,11 +119,7 @@ mod tests {
     use super::*;
 
     fn redirection(scheme: &str, port: &str, permanent: bool) -> RedirectScheme {
-        let config = Config {
-            scheme: scheme.to_owned(),
-            port: port.to_owned(),
-            permanent,
-        };
+        let config = Config { scheme: scheme.to_owned(), port: port.to_owned(), permanent };
         RedirectScheme::new(config).expect("a configuration of a test is valid")
     }
 
@@ -168,10 +146,7 @@ mod tests {
     fn sets_the_port_unless_it_is_the_schemes_own() {
         for (port, expected) in [("8443", "https://example.com:8443/"), ("443", "https://example.com/")] {
             let to_port = redirection("https", port, false);
-            assert_eq!(
-                location(&to_port, "http://example.com:8080/", "http").as_deref(),
-                Some(expected)
-            );
+            assert_eq!(location(&to_port, "http://example.com:8080/", "http").as_deref(), Some(expected));
         }
     }
 
@@ -182,18 +157,8 @@ mod tests {
             assert_eq!(location(&to_https, "http://example.com/a", proto), None, "{proto}");
         }
         assert_eq!(location(&to_https, "https://example.com:443/a", "https"), None);
-        assert_eq!(
-            location(
-                &redirection("https", "8443", true),
-                "https://example.com:8443/a",
-                "https"
-            ),
-            None
-        );
-        assert_eq!(
-            location(&redirection("http", "", true), "http://example.com:80/a", "ws"),
-            None
-        );
+        assert_eq!(location(&redirection("https", "8443", true), "https://example.com:8443/a", "https"), None);
+        assert_eq!(location(&redirection("http", "", true), "http://example.com:80/a", "ws"), None);
         let other_port = location(&redirection("http", "", true), "http://example.com:8080/a", "http");
         assert_eq!(other_port.as_deref(), Some("http://example.com/a"));
     }
@@ -215,20 +180,14 @@ mod tests {
     #[test]
     fn answers_with_the_text_of_the_status() {
         let decision = redirection("https", "", true).on_request(&request("GET", "http://example.com/a", &[]));
-        let expected = Reply::new(301)
-            .header("location", "https://example.com/a")
-            .body("Moved Permanently");
+        let expected = Reply::new(301).header("location", "https://example.com/a").body("Moved Permanently");
         assert_eq!(decision, expected.into());
     }
 
     #[test]
     fn refuses_what_makes_no_address() {
         for (scheme, port) in [("", ""), ("http://", ""), ("https", "https"), ("https", "65536")] {
-            let config = Config {
-                scheme: scheme.to_owned(),
-                port: port.to_owned(),
-                permanent: false,
-            };
+            let config = Config { scheme: scheme.to_owned(), port: port.to_owned(), permanent: false };
             assert!(RedirectScheme::new(config).is_err(), "{scheme} {port}");
         }
     }

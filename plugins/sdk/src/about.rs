@@ -36,16 +36,7 @@ impl About {
     #[must_use]
     pub const fn new(name: &'static str, version: &'static str, summary: &'static str) -> Self {
         let config_schema = r#"{"type": "object", "additionalProperties": false}"#;
-        Self {
-            name,
-            version,
-            summary,
-            config_schema,
-            files: &[],
-            urls: &[],
-            secrets: &[],
-            origins: &[],
-        }
+        Self { name, version, summary, config_schema, files: &[], urls: &[], secrets: &[], origins: &[] }
     }
 
     /// JSON Schema of the configuration, with every option by its exact name. Without it there are no options.

@@ -44,17 +44,13 @@ impl<M: Middleware> Instance<M> {
 
     pub fn on_request(&self, head: RequestHead, message: &Message) -> (RequestVerdict, Vec<u8>) {
         let ready = self.ready();
-        let decision = ready
-            .middleware
-            .on_request(&Request::from_host(head, &ready.request_headers, message));
+        let decision = ready.middleware.on_request(&Request::from_host(head, &ready.request_headers, message));
         (decision.verdict, decision.state)
     }
 
     pub fn on_response(&self, state: &[u8], head: ResponseHead, message: &Message) -> ResponseVerdict {
         let ready = self.ready();
-        ready
-            .middleware
-            .on_response(state, &Response::from_host(head, &ready.response_headers, message))
+        ready.middleware.on_response(state, &Response::from_host(head, &ready.response_headers, message))
     }
 
     fn ready(&self) -> &Ready<M> {
@@ -65,10 +61,7 @@ impl<M: Middleware> Instance<M> {
 pub fn describe<M: Middleware>() -> About {
     let about = M::ABOUT;
     let owned = |list: &[&str]| list.iter().map(|&item| item.to_owned()).collect();
-    let variable = |secret: &crate::Secret| Variable {
-        name: secret.name.to_owned(),
-        required: secret.required,
-    };
+    let variable = |secret: &crate::Secret| Variable { name: secret.name.to_owned(), required: secret.required };
     About {
         name: about.name.to_owned(),
         version: about.version.to_owned(),

@@ -22,19 +22,13 @@ impl Decision {
     /// Hands at most 4 KiB to `on_response` of the same request.
     #[must_use]
     pub fn remember(self, state: impl Into<Vec<u8>>) -> Self {
-        Self {
-            state: state.into(),
-            ..self
-        }
+        Self { state: state.into(), ..self }
     }
 }
 
 impl From<RequestVerdict> for Decision {
     fn from(verdict: RequestVerdict) -> Self {
-        Self {
-            verdict,
-            state: Vec::new(),
-        }
+        Self { verdict, state: Vec::new() }
     }
 }
 
@@ -150,12 +144,7 @@ impl ResponseEdit {
     #[expect(clippy::new_without_default, reason = "generated types have one way to be made")]
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            status: None,
-            headers: Vec::new(),
-            body: None,
-            filter: None,
-        }
+        Self { status: None, headers: Vec::new(), body: None, filter: None }
     }
 
     /// Replaces all lines of that name by one.
@@ -202,11 +191,7 @@ impl Reply {
     /// A reply of that status, 200 to 599, without headers and body.
     #[must_use]
     pub const fn new(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
+        Self { status, headers: Vec::new(), body: Vec::new() }
     }
 
     /// One more field line. The host adds `Date` and `Content-Length`.
@@ -227,11 +212,7 @@ impl Reply {
 impl Error {
     /// The message is lower case, has no full stop and reads after "failed to".
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            retry_after_ms: None,
-        }
+        Self { kind, message: message.into(), retry_after_ms: None }
     }
 
     /// For `init`: say what is wrong and what to write instead, with the user's text in backticks.

@@ -28,10 +28,7 @@ pub(crate) enum Fields<'a> {
     },
     /// A message of a test.
     #[cfg(not(target_arch = "wasm32"))]
-    Given {
-        headers: Vec<(String, Vec<u8>)>,
-        body: Vec<u8>,
-    },
+    Given { headers: Vec<(String, Vec<u8>)>, body: Vec<u8> },
 }
 
 impl<'a> Request<'a> {
@@ -100,20 +97,12 @@ impl<'a> Request<'a> {
 
 impl<'a> Response<'a> {
     pub(crate) fn from_host(head: ResponseHead, names: &'a [String], message: &'a Message) -> Self {
-        Self {
-            status: head.status,
-            handed: head.headers,
-            fields: Fields::Host { names, message },
-        }
+        Self { status: head.status, handed: head.headers, fields: Fields::Host { names, message } }
     }
 
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) const fn new(status: u16, fields: Fields<'a>) -> Self {
-        Self {
-            status,
-            fields,
-            handed: Vec::new(),
-        }
+        Self { status, fields, handed: Vec::new() }
     }
 
     /// The status code.
@@ -149,10 +138,9 @@ impl Fields<'_> {
                 None => message.get(name).map(Cow::Owned),
             },
             #[cfg(not(target_arch = "wasm32"))]
-            Self::Given { headers, .. } => headers
-                .iter()
-                .find(|(given, _)| given == name)
-                .map(|(_, value)| Cow::Borrowed(value.as_slice())),
+            Self::Given { headers, .. } => {
+                headers.iter().find(|(given, _)| given == name).map(|(_, value)| Cow::Borrowed(value.as_slice()))
+            }
         }
     }
 
@@ -160,11 +148,9 @@ impl Fields<'_> {
         match self {
             Self::Host { message, .. } => message.get_all(name),
             #[cfg(not(target_arch = "wasm32"))]
-            Self::Given { headers, .. } => headers
-                .iter()
-                .filter(|(given, _)| given == name)
-                .map(|(_, value)| value.clone())
-                .collect(),
+            Self::Given { headers, .. } => {
+                headers.iter().filter(|(given, _)| given == name).map(|(_, value)| value.clone()).collect()
+            }
         }
     }
 

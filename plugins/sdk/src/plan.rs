@@ -24,8 +24,7 @@ impl Plan {
     #[must_use]
     pub fn on_request(mut self, headers: &[&str]) -> Self {
         self.phases |= Phases::REQUEST;
-        self.request_headers
-            .extend(headers.iter().map(|name| name.to_ascii_lowercase()));
+        self.request_headers.extend(headers.iter().map(|name| name.to_ascii_lowercase()));
         self
     }
 
@@ -33,18 +32,14 @@ impl Plan {
     #[must_use]
     pub fn on_response(mut self, headers: &[&str]) -> Self {
         self.phases |= Phases::RESPONSE;
-        self.response_headers
-            .extend(headers.iter().map(|name| name.to_ascii_lowercase()));
+        self.response_headers.extend(headers.iter().map(|name| name.to_ascii_lowercase()));
         self
     }
 
     /// An edit of every request, made by the host before `on_request`, in the order given.
     #[must_use]
     pub fn edit_request(mut self, edit: HeaderEdit) -> Self {
-        self.request_edits.push(FixedEdit {
-            edit,
-            on: Transport::Any,
-        });
+        self.request_edits.push(FixedEdit { edit, on: Transport::Any });
         self
     }
 

@@ -33,8 +33,5 @@ pub fn response(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Response<
 
 fn given(headers: &[(&str, &str)], body: &[u8]) -> Fields<'static> {
     let line = |&(name, value): &(&str, &str)| (name.to_ascii_lowercase(), value.as_bytes().to_vec());
-    Fields::Given {
-        headers: headers.iter().map(line).collect(),
-        body: body.to_vec(),
-    }
+    Fields::Given { headers: headers.iter().map(line).collect(), body: body.to_vec() }
 }

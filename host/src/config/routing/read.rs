@@ -51,7 +51,7 @@ fn http(http: &Entry, routing: &mut Routing, problems: &mut Vec<Problem>) {
             "services" => items(&key("services"), entry, &mut routing.services, problems, service),
             "middlewares" => items(&key("middlewares"), entry, &mut routing.middlewares, problems, middleware),
             "serverstransports" => {
-                items(&key("serversTransports"), entry, &mut routing.servers_transports, problems, plainly)
+                items(&key("serversTransports"), entry, &mut routing.servers_transports, problems, plainly);
             }
             "models" => problems.extend(unsupported("http", entry)),
             _ => problems.push(strange("http", entry, &["routers", "services", "middlewares", "serversTransports"])),

@@ -24,11 +24,7 @@ impl Md5Crypt {
         let (salt, digest) = text[magic.len()..].split_once('$')?;
         let digest: [u8; 22] = digest.as_bytes().try_into().ok()?;
         let letters_only = digest.iter().all(|byte| LETTERS.contains(byte));
-        letters_only.then(|| Self {
-            magic,
-            salt: salt.to_owned(),
-            digest,
-        })
+        letters_only.then(|| Self { magic, salt: salt.to_owned(), digest })
     }
 
     pub(crate) fn verify(&self, password: &[u8]) -> bool {
@@ -37,15 +33,8 @@ impl Md5Crypt {
 
     fn hash(&self, password: &[u8]) -> [u8; 16] {
         let salt = self.salt.as_bytes();
-        let inner = Md5::new()
-            .chain_update(password)
-            .chain_update(salt)
-            .chain_update(password)
-            .finalize();
-        let mut outer = Md5::new()
-            .chain_update(password)
-            .chain_update(self.magic)
-            .chain_update(salt);
+        let inner = Md5::new().chain_update(password).chain_update(salt).chain_update(password).finalize();
+        let mut outer = Md5::new().chain_update(password).chain_update(self.magic).chain_update(salt);
         for chunk in password.chunks(inner.len()) {
             outer.update(&inner[..chunk.len()]);
         }
@@ -110,12 +99,7 @@ mod tests {
             ),
             ("$1$zz$Q.ilnYeg0TLR1Ydb1sNY40", "pässwörd"),
         ] {
-            assert!(
-                Md5Crypt::parse(text)
-                    .expect("openssl's output")
-                    .verify(password.as_bytes()),
-                "{text} {password}"
-            );
+            assert!(Md5Crypt::parse(text).expect("openssl's output").verify(password.as_bytes()), "{text} {password}");
         }
     }
 }

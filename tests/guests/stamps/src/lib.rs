@@ -1,7 +1,9 @@
 //! Marks requests and responses with its version. The package `guest-stamps-again` is the same with a higher one.
 
 use serde::Deserialize;
-use weir_sdk::{About, Decision, Error, Middleware, Plan, Request, RequestEdit, Response, ResponseEdit, ResponseVerdict};
+use weir_sdk::{
+    About, Decision, Error, Middleware, Plan, Request, RequestEdit, Response, ResponseEdit, ResponseVerdict,
+};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
