@@ -55,7 +55,8 @@ async fn forwarding_fields_of_anybody() {
 async fn forwarding_fields_of_a_trusted_proxy() {
     let backend = Backend::saying("").await;
     for trust in ["insecure: true", "trustedIPs: [10.0.0.0/8, 127.0.0.1/32]"] {
-        let install = INSTALL.replacen("\"127.0.0.1:0\"", &format!("\"127.0.0.1:0\", forwardedHeaders: {{{trust}}}"), 1);
+        let install =
+            INSTALL.replacen("\"127.0.0.1:0\"", &format!("\"127.0.0.1:0\", forwardedHeaders: {{{trust}}}"), 1);
         let proxy = Proxy::start(&install, &[("a.yaml", &route("a", &backend.url()))]).await;
         proxy.send(forged()).await;
         let seen = backend.last();
@@ -125,7 +126,11 @@ async fn bodies_of_any_size_in_both_directions() {
         let reply = proxy.send_with(Request::post("http://a.example/"), body.clone()).await;
         assert_eq!((reply.status, reply.header("content-length")), (200, length.as_str()));
         assert!(reply.body == body, "{length} bytes come back as they went");
-        let expected = if body.is_empty() { ["", "0"].contains(&backend.last().header("content-length")) } else { backend.last().header("content-length") == length };
+        let expected = if body.is_empty() {
+            ["", "0"].contains(&backend.last().header("content-length"))
+        } else {
+            backend.last().header("content-length") == length
+        };
         assert!(expected, "{:?}", backend.last().headers);
     }
 }
@@ -447,11 +452,9 @@ http:
         plain = plain.url()
     );
     let proxy = Proxy::start(INSTALL, &[("a.yaml", &text)]).await;
-    for (name, backend, version) in [
-        ("secure", &secure, Version::HTTP_2),
-        ("older", &secure, Version::HTTP_11),
-        ("plain", &plain, Version::HTTP_2),
-    ] {
+    for (name, backend, version) in
+        [("secure", &secure, Version::HTTP_2), ("older", &secure, Version::HTTP_11), ("plain", &plain, Version::HTTP_2)]
+    {
         let request = Request::post(format!("http://{name}.example/x?y")).header("x-a", "1");
         let reply = proxy.send_with(request, "body").await;
         assert_eq!((reply.status, reply.version), (200, Version::HTTP_11), "{name}");

@@ -34,8 +34,12 @@ async fn servers_take_turns() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn weights_are_exact() {
-    let backends =
-        [Backend::saying("a").await, Backend::saying("b").await, Backend::saying("c").await, Backend::saying("d").await];
+    let backends = [
+        Backend::saying("a").await,
+        Backend::saying("b").await,
+        Backend::saying("c").await,
+        Backend::saying("d").await,
+    ];
     let weights = [3, 2, 1, 0];
     let servers: Vec<String> = backends
         .iter()
@@ -53,7 +57,9 @@ async fn weights_are_exact() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_server_there_is_503() {
     let backend = Backend::saying("a").await;
-    for servers in ["servers: []", "passHostHeader: true", &format!("servers: [{{url: \"{}\", weight: 0}}]", backend.url())] {
+    for servers in
+        ["servers: []", "passHostHeader: true", &format!("servers: [{{url: \"{}\", weight: 0}}]", backend.url())]
+    {
         let proxy = balanced(servers).await;
         let reply = proxy.get("http://a.example/").await;
         assert_eq!(reply.said(), (503, "no available server\n"), "{servers}");
@@ -66,7 +72,8 @@ async fn without_a_server_there_is_503() {
 async fn the_host_is_the_clients_or_the_servers() {
     let backend = Backend::saying("a").await;
     let server = format!("servers: [{{url: \"{}/ignored\"}}]", backend.url());
-    for (option, host) in [("", "a.example:8080".to_owned()), (", passHostHeader: false", backend.address.to_string())] {
+    for (option, host) in [("", "a.example:8080".to_owned()), (", passHostHeader: false", backend.address.to_string())]
+    {
         let proxy = balanced(&format!("{server}{option}")).await;
         assert_eq!(proxy.status("http://a.example:8080/x?y").await, 200);
         let seen = backend.last();

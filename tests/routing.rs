@@ -9,8 +9,7 @@ use crate::support::with_services;
 
 /// A proxy whose services `one`, `two` and `three` say their names.
 async fn proxy_with(install: &str, routers: &str) -> (Proxy, [Backend; 3]) {
-    let backends =
-        [Backend::saying("one").await, Backend::saying("two").await, Backend::saying("three").await];
+    let backends = [Backend::saying("one").await, Backend::saying("two").await, Backend::saying("three").await];
     let urls = [("one", backends[0].url()), ("two", backends[1].url()), ("three", backends[2].url())];
     (Proxy::start(install, &[("routes.yaml", &with_services(routers, &urls))]).await, backends)
 }
@@ -50,9 +49,8 @@ async fn routers_belong_to_entry_points() {
 #[tokio::test(flavor = "multi_thread")]
 async fn routers_that_name_no_entry_point() {
     let router = "a: {rule: \"Host(`a.example`)\", service: one}";
-    let status = async |proxy: &Proxy, entry_point: &str| {
-        proxy.client(entry_point).await.get("http://a.example/").await.status
-    };
+    let status =
+        async |proxy: &Proxy, entry_point: &str| proxy.client(entry_point).await.get("http://a.example/").await.status;
     // All but the one of the API.
     let install = format!("{INSTALL}  traefik: {{address: \"127.0.0.1:0\"}}\n");
     let (proxy, _backends) = proxy_with(&install, router).await;
@@ -84,7 +82,8 @@ async fn with_tls_or_without() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_point_gives_its_routers_tls() {
-    let install = INSTALL.replace("websecure: {address: \"127.0.0.1:0\"}", "websecure: {address: \"127.0.0.1:0\", http: {tls: {}}}");
+    let install = INSTALL
+        .replace("websecure: {address: \"127.0.0.1:0\"}", "websecure: {address: \"127.0.0.1:0\", http: {tls: {}}}");
     let (proxy, _backends) = proxy_with(&install, "a: {rule: \"Host(`a.example`)\", service: one}").await;
     assert_eq!(proxy.get("https://a.example/").await.said(), (200, "one"));
     assert_eq!(proxy.client("websecure").await.get("http://a.example/").await.status, 404);
@@ -208,7 +207,9 @@ async fn paths_are_matched_in_their_normal_form() {
         assert!(answer.ends_with("\r\n\r\ntwo"), "{path}: {answer}");
         assert!(backends[1].last().target.starts_with("/private"), "{path}: {}", backends[1].last().target);
     }
-    let answer = raw(proxy.address("web"), "GET /%2fprivate%2f%c3 HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n").await;
+    let answer =
+        raw(proxy.address("web"), "GET /%2fprivate%2f%c3 HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n")
+            .await;
     assert!(answer.ends_with("\r\n\r\none"), "{answer}");
     assert_eq!(backends[0].last().target, "/%2Fprivate%2F%C3", "what is reserved stays encoded");
 }

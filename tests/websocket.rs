@@ -59,7 +59,10 @@ async fn over_tls() {
     assert_eq!(socket.echo("hello").await.as_deref(), Some("hello"));
     socket.close().await;
     let head = first(&heads);
-    assert!(head.contains("\r\nX-Forwarded-Proto: wss\r\n") && head.contains("\r\nX-Forwarded-Port: 443\r\n"), "{head}");
+    assert!(
+        head.contains("\r\nX-Forwarded-Proto: wss\r\n") && head.contains("\r\nX-Forwarded-Port: 443\r\n"),
+        "{head}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

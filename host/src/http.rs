@@ -260,6 +260,7 @@ impl Failure {
             Self::RouterDisabled => {
                 plain_text(self.status(), "this router is disabled by an error in its configuration\n")
             }
+            Self::Misdirected => plain_text(self.status(), "Misdirected Request\n"),
             Self::BadRequest(reason) => bad_request(reason),
             _ => status_text(self.status()),
         }
