@@ -1,5 +1,7 @@
 //! Components that somebody drops into the plugin folder: good ones, and such as mean harm.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Request;
@@ -7,8 +9,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::backend::Backend;
+use crate::support::client::Client;
 use crate::support::folder::Folder;
 use crate::support::guests::guest;
+use crate::support::program::Program;
 use crate::support::proxy::{INSTALL, Proxy};
 use crate::support::{eventually, route};
 
@@ -165,29 +169,22 @@ async fn a_half_copied_file_is_not_loaded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loop_costs_its_own_route_alone() {
-    const LOOPS: usize = 4;
-
     let backend = Backend::saying("hello").await;
     let proxy = with_misbehaving("loops", &backend).await;
-    let address = proxy.address("web");
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stop = Arc::new(AtomicBool::new(false));
     let mut looping = Vec::new();
-    for _ in 0..LOOPS {
-        let stop = std::sync::Arc::clone(&stop);
+    for _ in 0..2 {
+        let (mut client, stop) = (proxy.client("web").await, Arc::clone(&stop));
         looping.push(tokio::spawn(async move {
-            let mut client = crate::support::client::Client::plain(address).await;
-            let mut count = 0;
-            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
-                let reply = client.get("http://a.example/").await;
-                assert_eq!(reply.said(), (500, "Internal Server Error"));
-                count += 1;
+            while !stop.load(Ordering::SeqCst) {
+                assert_eq!(client.get("http://a.example/").await.said(), (500, "Internal Server Error"));
             }
-            count
         }));
     }
     eventually("loops", async || listed(&proxy, "misbehaves").await["failures"].as_u64() > Some(4)).await;
-    // Connections are spread over the workers. Where a guest kept its worker, every request there would wait for
-    // several guests to use up their time, 50 ms each; the best of five says what is not this machine's fault.
+    // Connections are spread over the workers. Where a guest kept its worker, everything there would wait until it had
+    // used up its time, 50 ms, several times for one request; the best of five is not this machine's fault.
+    let mut best = Vec::new();
     for _ in 0..8 {
         let mut client = proxy.client("web").await;
         let mut times = Vec::new();
@@ -196,18 +193,57 @@ async fn a_loop_costs_its_own_route_alone() {
             assert_eq!(client.get("http://plain.example/").await.said(), (200, "hello"));
             times.push(begun.elapsed());
         }
-        times.sort_unstable();
-        assert!(times[0] < Duration::from_millis(50), "{times:?}");
+        best.extend(times.into_iter().min());
     }
-    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    stop.store(true, Ordering::SeqCst);
     for looping in looping {
-        assert!(looping.await.expect("every answer was a 500") > 0);
+        looping.await.expect("every answer was a 500");
     }
-    assert_eq!(backend.seen().iter().filter(|seen| seen.header("host") == "a.example").count(), 0);
+    assert!(best.iter().all(|time| *time < Duration::from_millis(50)), "{best:?}");
+    assert!(backend.seen().iter().all(|seen| seen.header("host") == "plain.example"));
 
     proxy.folder.write("plugins/misbehaves.wasm", guest("stamps").await);
     eventually("the mended route", async || proxy.status("http://a.example/").await == 200).await;
     assert_eq!(proxy.get("http://a.example/").await.header("x-stamp"), "1.0.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loop_does_not_hold_up_the_end() {
+    let folder = Folder::new();
+    folder.write("plugins/misbehaves.wasm", guest("misbehaves").await);
+    let life_cycle = "transport: {lifeCycle: {graceTimeOut: 200ms}}";
+    folder.write("install.yaml", INSTALL.replace("\"127.0.0.1:0\"", &format!("\"127.0.0.1:0\", {life_cycle}")));
+    folder.write(
+        "routing/a.yaml",
+        "
+http:
+  routers:
+    a: {rule: \"Host(`a.example`)\", service: whoami@internal, middlewares: [m]}
+    b: {rule: \"Host(`b.example`)\", service: whoami@internal}
+  middlewares:
+    m: {plugin: {misbehaves: {how: loops}}}
+",
+    );
+    let mut program = Program::start(folder.root(), &["--configFile=install.yaml"]);
+    let address = program.address("web").await;
+    // Enough for every worker to have some that wait for their turn.
+    let looping = (0..16).map(|_| {
+        tokio::spawn(async move {
+            let mut client = Client::plain(address).await;
+            // Until the program ends.
+            loop {
+                assert_eq!(client.get("http://a.example/").await.status, 500);
+            }
+        })
+    });
+    let looping: Vec<_> = looping.collect();
+    program.prints("it used up its CPU time for one call").await;
+    assert_eq!(Client::plain(address).await.get("http://b.example/").await.status, 200);
+    program.signal("TERM");
+    assert_eq!(program.ends().await.code(), Some(0), "{}", program.printed());
+    for looping in looping {
+        looping.await.expect_err("the program has gone");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,6 +74,8 @@ pub struct Plugin {
     pub imports: Vec<String>,
     budget: Duration,
     pre: bindings::MinimalMiddlewarePre<State>,
+    /// Its ticks must go on for as long as a guest may run, or nothing would interrupt it.
+    _host: Arc<Host>,
 }
 
 /// Where a component came from.
@@ -149,7 +151,7 @@ impl Host {
 
     /// Compiles (or takes from the cache) and checks a component. Runs its `describe`. Takes from milliseconds to
     /// seconds of CPU: never call it on a worker.
-    pub async fn load(&self, name: &str, bytes: &[u8], origin: Origin) -> anyhow::Result<Plugin> {
+    pub async fn load(self: &Arc<Self>, name: &str, bytes: &[u8], origin: Origin) -> anyhow::Result<Plugin> {
         if bytes.len() as u64 > COMPONENT_BYTES_AT_MOST {
             bail!("{} bytes are too many: at most {COMPONENT_BYTES_AT_MOST} are accepted", bytes.len());
         }
@@ -164,7 +166,7 @@ impl Host {
         let budget = if origin == Origin::BuiltIn { BUILT_IN_BUDGET } else { CALL_BUDGET };
         let name: Arc<str> = name.into();
         let about = instance::describe(&name, &pre).await?;
-        Ok(Plugin { name, origin, sha256, about, imports, budget, pre })
+        Ok(Plugin { name, origin, sha256, about, imports, budget, pre, _host: Arc::clone(self) })
     }
 
     /// Runs the plugin's `init` with a configuration: JSON that fits its schema, files inlined.
