@@ -1,11 +1,19 @@
 //! Weir as its users meet it: a proxy between clients and servers, each test with its own. `support` holds them.
 
+mod access_log;
+mod admin;
+mod architecture;
 mod article;
+mod command;
+mod errors;
+mod examples;
 mod forward;
 mod load_balancing;
+mod middlewares;
 mod plugins;
 mod reload;
 mod routing;
+mod tls;
 mod websocket;
 
 mod support;

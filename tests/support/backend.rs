@@ -41,8 +41,6 @@ pub(crate) struct Seen {
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    /// Counted from 1.
-    pub(crate) connection: usize,
 }
 
 impl Seen {
@@ -61,7 +59,7 @@ impl Backend {
     {
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let log = Arc::clone(&seen);
-        let serve = move |stream, connection| http1(stream, connection, Arc::clone(&log), answer.clone());
+        let serve = move |stream, _| http1(stream, Arc::clone(&log), answer.clone());
         Self::listen("http", seen, serve).await
     }
 
@@ -75,7 +73,7 @@ impl Backend {
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let log = Arc::clone(&seen);
         let answer = move |_| async move { Response::new(full(text)) };
-        let serve = move |stream, connection| http2(stream, connection, Arc::clone(&log), answer);
+        let serve = move |stream, _| http2(stream, Arc::clone(&log), answer);
         Self::listen("h2c", seen, serve).await
     }
 
@@ -85,14 +83,14 @@ impl Backend {
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let log = Arc::clone(&seen);
         let acceptor = TlsAcceptor::from(Arc::new(server_config(identity, protocols)));
-        let serve = move |stream, connection| {
+        let serve = move |stream, _| {
             let (acceptor, log) = (acceptor.clone(), Arc::clone(&log));
             async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let answer = move |_| async move { Response::new(full(text)) };
                 match stream.get_ref().1.alpn_protocol() {
-                    Some(b"h2") => http2(stream, connection, log, answer).await,
-                    _ => http1(stream, connection, log, answer).await,
+                    Some(b"h2") => http2(stream, log, answer).await,
+                    _ => http1(stream, log, answer).await,
                 }
             }
         };
@@ -172,33 +170,28 @@ impl Drop for Backend {
 
 type Log = Arc<Mutex<Vec<Seen>>>;
 
-async fn http1<S, F, A>(stream: S, connection: usize, log: Log, answer: F)
+async fn http1<S, F, A>(stream: S, log: Log, answer: F)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Seen) -> A + Clone + Send + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
-    let service = service_fn(move |request| respond(request, connection, Arc::clone(&log), answer.clone()));
+    let service = service_fn(move |request| respond(request, Arc::clone(&log), answer.clone()));
     // Clients come and go as the tests want it.
     drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
 }
 
-async fn http2<S, F, A>(stream: S, connection: usize, log: Log, answer: F)
+async fn http2<S, F, A>(stream: S, log: Log, answer: F)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Seen) -> A + Clone + Send + 'static,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
-    let service = service_fn(move |request| respond(request, connection, Arc::clone(&log), answer.clone()));
+    let service = service_fn(move |request| respond(request, Arc::clone(&log), answer.clone()));
     drop(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await);
 }
 
-async fn respond<F, A>(
-    request: Request<Incoming>,
-    connection: usize,
-    log: Log,
-    answer: F,
-) -> Result<Response<Body>, Infallible>
+async fn respond<F, A>(request: Request<Incoming>, log: Log, answer: F) -> Result<Response<Body>, Infallible>
 where
     F: Fn(Seen) -> A,
     A: Future<Output = Response<Body>>,
@@ -210,7 +203,6 @@ where
         version: head.version,
         headers: head.headers,
         body: body.collect().await.map(|body| body.to_bytes()).unwrap_or_default(),
-        connection,
     };
     log.lock().unwrap_or_else(PoisonError::into_inner).push(seen.clone());
     Ok(answer(seen).await)

@@ -90,6 +90,11 @@ impl Proxy {
         self.snapshot().items.all_problems().map(|problem| problem.to_string().replace(&root, "")).collect()
     }
 
+    /// What SIGUSR1 asks for.
+    pub(crate) fn reopen_access_log(&self) {
+        self.server.access_log.as_ref().expect("the install file wants one").reopen();
+    }
+
     /// Lets requests in flight finish.
     pub(crate) async fn shut_down(self) {
         self.server.shut_down().await;

@@ -22,6 +22,7 @@ use super::edit::{self, HeaderEdit, Plan};
 use super::imports::{Exchange, Message, State};
 use super::{About, Configured, INIT_BUDGET, MEMORY, Plugin, TICK, opaque};
 use crate::http::{Failure, Request, Response, ResponseHead};
+use crate::target;
 
 /// The most that a guest may hand from its request phase to its response phase.
 const STATE_BYTES_AT_MOST: usize = 4 << 10;
@@ -293,8 +294,8 @@ fn apply_to_request(
     if let Some(method) = edit.method {
         head.method = Method::from_bytes(method.as_bytes()).map_err(|_| format!("{method:?} is not a method"))?;
     }
-    if let Some(target) = edit.path_with_query {
-        head.uri = crate::target::parse(&target).map_err(|error| format!("the path {target:?} {error}"))?;
+    if let Some(path) = edit.path_with_query {
+        head.uri = target::parse(&path).map_err(|error| format!("the path {path:?} {error}"))?;
     }
     edits.iter().for_each(|edit: &HeaderEdit| edit.apply(&mut head.headers));
     if let Some(authority) = edit.authority {
