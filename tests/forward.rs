@@ -351,13 +351,16 @@ async fn a_request_that_met_a_stale_connection_is_sent_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_may_have_had_an_effect_is_not_sent_again() {
-    let backend = forgetful().await;
-    let proxy = before(&backend).await;
-    let mut client = proxy.client("web").await;
-    assert_eq!(client.get("http://a.example/").await.said(), (200, "1"));
-    let reply = client.send_request(with_body(Request::post("http://a.example/"), "order")).await;
-    assert_eq!(reply.said(), (502, "Bad Gateway"));
-    assert_eq!(backend.connections(), 1);
+    for (method, body) in [("POST", "order"), ("POST", ""), ("DELETE", ""), ("PUT", "order")] {
+        let backend = forgetful().await;
+        let proxy = before(&backend).await;
+        let mut client = proxy.client("web").await;
+        assert_eq!(client.get("http://a.example/").await.said(), (200, "1"));
+        let request = Request::builder().method(method).uri("http://a.example/");
+        let reply = client.send_request(with_body(request, body)).await;
+        assert_eq!(reply.said(), (502, "Bad Gateway"), "{method} {body}");
+        assert_eq!(backend.connections(), 1, "{method} {body}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -183,23 +183,25 @@ async fn a_loop_costs_its_own_route_alone() {
     }
     eventually("loops", async || listed(&proxy, "misbehaves").await["failures"].as_u64() > Some(4)).await;
     // Connections are spread over the workers. Where a guest kept its worker, everything there would wait until it had
-    // used up its time, 50 ms, several times for one request; the best of five is not this machine's fault.
-    let mut best = Vec::new();
+    // used up its time, 50 ms, several times for one request. A busy machine is slow too, though not every time.
+    let mut slow = Vec::new();
     for _ in 0..8 {
         let mut client = proxy.client("web").await;
         let mut times = Vec::new();
-        for _ in 0..5 {
+        while times.len() < 20 && times.last().is_none_or(|time| *time >= Duration::from_millis(50)) {
             let begun = Instant::now();
             assert_eq!(client.get("http://plain.example/").await.said(), (200, "hello"));
             times.push(begun.elapsed());
         }
-        best.extend(times.into_iter().min());
+        if times.len() == 20 {
+            slow.push(times);
+        }
     }
     stop.store(true, Ordering::SeqCst);
     for looping in looping {
         looping.await.expect("every answer was a 500");
     }
-    assert!(best.iter().all(|time| *time < Duration::from_millis(50)), "{best:?}");
+    assert!(slow.is_empty(), "{slow:?}");
     assert!(backend.seen().iter().all(|seen| seen.header("host") == "plain.example"));
 
     proxy.folder.write("plugins/misbehaves.wasm", guest("stamps").await);
