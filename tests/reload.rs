@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use tokio::sync::Notify;
@@ -11,6 +12,9 @@ use crate::support::backend::Backend;
 use crate::support::folder::Folder;
 use crate::support::proxy::{INSTALL, Proxy};
 use crate::support::{eventually, full, route};
+
+/// Longer than the proxy waits for the next write, and shorter than it waits for the last.
+const SOME_TIME: Duration = Duration::from_millis(500);
 
 /// A proxy with the host `a.example`, and its server, which says `one`.
 async fn one() -> (Proxy, Backend) {
@@ -137,9 +141,11 @@ async fn a_half_written_file_is_waited_for() {
     file.write_all(first.as_bytes()).expect("the file can be written");
     file.flush().expect("the file can be written");
     // A file that is still open for writing is no change yet: half of it would be good YAML, and break both routers.
-    for _ in 0..20 {
+    let until = Instant::now() + SOME_TIME;
+    while Instant::now() < until {
         assert_eq!(proxy.get("http://a.example/").await.said(), (200, "one"));
         assert_eq!(proxy.status("http://b.example/").await, 404);
+        assert_eq!(proxy.problems(), [""; 0]);
     }
     file.write_all(second.as_bytes()).expect("the file can be written");
     drop(file);
