@@ -8,7 +8,8 @@ mod hop;
 mod upgrade;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,7 +106,7 @@ impl Upstream {
 
 /// The idle connections of one worker. Never locked: a worker is one thread.
 pub struct Pools {
-    idle: RefCell<HashMap<u64, Vec<Idle>>>,
+    idle: RefCell<BTreeMap<u64, Vec<Idle>>>,
     /// The time when [`Pools::prune`] was called last: idle times need not be more exact.
     now: Cell<Instant>,
 }
@@ -224,7 +225,8 @@ pub async fn send(pools: &Rc<Pools>, upstream: &Upstream, request: &mut Request)
     };
     // A tunnel uses its connection up, so it never takes one from the pool.
     let mut sender = dial::connect(upstream, dial::Purpose::Upgrade).await?;
-    let response = with_header_timeout(upstream, sender.send(request)).await?.map_err(|(error, _)| failure(error))?;
+    let response =
+        with_header_timeout(upstream, pin!(sender.send(request))).await?.map_err(|(error, _)| failure(error))?;
     upgrade::finish(upgrade, response)
 }
 
@@ -269,7 +271,8 @@ async fn exchange(
         if sender.ready().await.is_err() {
             continue;
         }
-        match with_header_timeout(upstream, send_on(&mut sender, upstream, request)).await? {
+        let sent = with_header_timeout(upstream, pin!(send_on(&mut sender, upstream, request))).await?;
+        match sent {
             Ok(response) => return received(pools, upstream, sender, response),
             Err((error, unsent)) => match (unsent, again.take()) {
                 (Some(unsent), copy) => (request, again) = (unsent, copy),
@@ -279,7 +282,8 @@ async fn exchange(
         }
     }
     let mut sender = Box::pin(dial::connect(upstream, dial::Purpose::Exchange)).await?;
-    match with_header_timeout(upstream, send_on(&mut sender, upstream, request)).await? {
+    let sent = with_header_timeout(upstream, pin!(send_on(&mut sender, upstream, request))).await?;
+    match sent {
         Ok(response) => received(pools, upstream, sender, response),
         Err((error, _)) => Err(failure(error)),
     }
@@ -351,7 +355,8 @@ fn received(
     Ok(Response::from_parts(head, body))
 }
 
-async fn with_header_timeout<T>(upstream: &Upstream, sending: impl Future<Output = T>) -> Result<T, Failure> {
+/// Takes the future pinned, since it holds a whole request, which would be copied with it.
+async fn with_header_timeout<F: Future>(upstream: &Upstream, sending: Pin<&mut F>) -> Result<F::Output, Failure> {
     match upstream.transport.response_header_timeout {
         None => Ok(sending.await),
         Some(limit) => tokio::time::timeout(limit, sending)

@@ -25,6 +25,8 @@ pub struct Chain {
     middlewares: Vec<Arc<Configured>>,
     pub service: Arc<Service>,
     has_response_calls: bool,
+    /// Whether a response call needs to know of the request's connection.
+    keeps_exchange: bool,
 }
 
 /// What a request got.
@@ -39,19 +41,22 @@ pub struct Outcome {
 impl Chain {
     pub fn new(middlewares: Vec<Arc<Configured>>, service: Arc<Service>) -> Self {
         let has_response_calls = middlewares.iter().any(|middleware| middleware.plan.on_response);
-        Self { middlewares, service, has_response_calls }
+        let keeps_exchange =
+            middlewares.iter().any(|middleware| middleware.plan.on_response && middleware.asks_for_connection());
+        Self { middlewares, service, has_response_calls, keeps_exchange }
     }
 
     pub async fn run(&self, resources: &Resources, router: &str, request: &mut Request) -> Outcome {
         let tls = request.connection.tls.is_some();
-        let facts = self.has_response_calls.then(|| Exchange::of(request));
+        let facts = self.keeps_exchange.then(|| Exchange::of(request));
         let mut entered = 0;
         let mut states = Vec::new();
         let mut early = None;
         for middleware in &self.middlewares {
             middleware.plan.request_edits.iter().for_each(|edit| edit.apply(&mut request.head.headers, tls));
             match self.enter(middleware, resources, router, request).await {
-                Ok(Entered::On(state)) => states.push(state),
+                Ok(Entered::On(state)) if self.has_response_calls => states.push(state),
+                Ok(Entered::On(_)) => {}
                 Ok(Entered::Reply(response)) => {
                     early = Some(Outcome { response, server: None, failure: None });
                     break;
@@ -71,10 +76,13 @@ impl Chain {
         if outcome.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return outcome;
         }
-        for (middleware, state) in self.middlewares[..entered].iter().zip(states).rev() {
+        for middleware in self.middlewares[..entered].iter().rev() {
             let headers = outcome.response.headers_mut();
             middleware.plan.response_edits.iter().for_each(|edit| edit.apply(headers, tls));
-            leave(middleware, resources, state, facts.as_ref(), &mut outcome).await;
+            let state = states.pop().unwrap_or_default();
+            if middleware.plan.on_response {
+                leave(middleware, resources, &state, facts.clone(), &mut outcome).await;
+            }
         }
         outcome
     }
@@ -109,15 +117,12 @@ enum Entered {
 async fn leave(
     middleware: &Arc<Configured>,
     resources: &Resources,
-    state: Vec<u8>,
-    facts: Option<&Exchange>,
+    state: &[u8],
+    facts: Option<Exchange>,
     outcome: &mut Outcome,
 ) {
-    let (true, Some(facts)) = (middleware.plan.on_response, facts) else {
-        return;
-    };
     let response = std::mem::take(&mut outcome.response);
-    match resources.instances.on_response(middleware, &state, facts.clone(), response).await {
+    match resources.instances.on_response(middleware, state, facts, response).await {
         Ok(response) => outcome.response = response,
         Err(failure) => *outcome = failure.into(),
     }

@@ -72,6 +72,8 @@ pub struct Plugin {
     pub about: About,
     /// What it imports of `weir:plugin`, without the package's name: what it may use.
     pub imports: Vec<String>,
+    /// Whether it imports `connection`, so that its calls need an [`Exchange`].
+    asks_for_connection: bool,
     budget: Duration,
     pre: bindings::MinimalMiddlewarePre<State>,
     /// Its ticks must go on for as long as a guest may run, or nothing would interrupt it.
@@ -166,7 +168,9 @@ impl Host {
         let budget = if origin == Origin::BuiltIn { BUILT_IN_BUDGET } else { CALL_BUDGET };
         let name: Arc<str> = name.into();
         let about = instance::describe(&name, &pre).await?;
-        Ok(Plugin { name, origin, sha256, about, imports, budget, pre, _host: Arc::clone(self) })
+        let asks_for_connection = imports.iter().any(|import| import == "connection");
+        let _host = Arc::clone(self);
+        Ok(Plugin { name, origin, sha256, about, imports, asks_for_connection, budget, pre, _host })
     }
 
     /// Runs the plugin's `init` with a configuration: JSON that fits its schema, files inlined.
@@ -282,6 +286,11 @@ impl Wanted {
 }
 
 impl Configured {
+    /// Whether its calls need an [`Exchange`].
+    pub fn asks_for_connection(&self) -> bool {
+        self.plugin.asks_for_connection
+    }
+
     /// Whether it is this plugin with this configuration, so that a reload may keep it with all its state.
     pub fn is(&self, plugin: &Arc<Plugin>, config: &Value) -> bool {
         Arc::ptr_eq(&self.plugin, plugin) && self.config == *config

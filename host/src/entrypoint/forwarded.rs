@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, HOST, UPGRADE};
+use http::header::{CONNECTION, Entry, HOST, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
@@ -68,10 +68,8 @@ pub(super) fn set(headers: &mut HeaderMap, connection: &Connection, trusted: boo
         let port = port(headers, secure);
         headers.insert(&PORT, port);
     }
-    if is_missing(headers, &HOST_NAME)
-        && let Some(host) = headers.get(HOST).cloned()
-    {
-        headers.insert(&HOST_NAME, host);
+    if let Some(host) = headers.get(HOST).cloned() {
+        set_if_missing(headers, &HOST_NAME, || host);
     }
     headers.insert(&SERVER, proxy.clone());
 }
@@ -96,8 +94,10 @@ fn is_missing(headers: &HeaderMap, name: &HeaderName) -> bool {
 }
 
 fn set_if_missing(headers: &mut HeaderMap, name: &HeaderName, value: impl FnOnce() -> HeaderValue) {
-    if is_missing(headers, name) {
-        headers.insert(name, value());
+    match headers.entry(name) {
+        Entry::Vacant(entry) => drop(entry.insert(value())),
+        Entry::Occupied(mut entry) if entry.get().is_empty() => drop(entry.insert(value())),
+        Entry::Occupied(_) => {}
     }
 }
 

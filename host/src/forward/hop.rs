@@ -40,7 +40,10 @@ fn strip(headers: &mut HeaderMap) {
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            .map(str::trim)
+            // What most messages say, and what names no field or one that goes anyway.
+            .filter(|name| !["keep-alive", "close", "upgrade"].iter().any(|usual| name.eq_ignore_ascii_case(usual)))
+            .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
             .filter(|name| !is_managed(name))
             .collect();
         for name in named {

@@ -2,8 +2,9 @@
 //!
 //! Each worker has one [`Instances`]; `middleware` calls through it. An instance is held only while a call runs.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -32,13 +33,13 @@ const RUNNING_AT_MOST: usize = 64;
 /// The idle instances of one worker, by configured plugin. Never locked: a worker is one thread.
 #[derive(Default)]
 pub struct Instances {
-    pools: RefCell<HashMap<u64, Pool>>,
+    pools: RefCell<BTreeMap<u64, Rc<Pool>>>,
 }
 
 struct Pool {
     of: Weak<Configured>,
-    idle: Vec<Instance>,
-    running: usize,
+    idle: RefCell<Vec<Instance>>,
+    running: Cell<usize>,
 }
 
 struct Instance {
@@ -64,25 +65,24 @@ impl Instances {
         router: &str,
     ) -> Result<RequestVerdict, Failure> {
         let mut lease = self.take(plugin).await?;
-        let client_address = request.connection.client.ip().to_string();
-        let path = request.head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        let method = request.head.method.clone();
-        let authority = request.authority().to_owned();
-        let values = named(&request.head.headers, &plugin.plan.request_headers);
+        let exchange = plugin.asks_for_connection().then(|| Exchange::of(request));
+        let Request { head, connection, .. } = &mut *request;
+        let method = head.method.clone();
+        let authority = head.headers.get(HOST).cloned();
+        let values = named(&head.headers, &plugin.plan.request_headers);
         let headers = bytes(&values);
-        let head = wit::RequestHead {
+        let argument = wit::RequestHead {
             method: method.as_str(),
-            tls: request.connection.tls.is_some(),
-            authority: &authority,
-            path_with_query: &path,
-            client_address: &client_address,
+            tls: connection.tls.is_some(),
+            authority: text(authority.as_ref()),
+            path_with_query: head.uri.path_and_query().map_or("/", |target| target.as_str()),
+            client_address: text(Some(&connection.client_address)),
             router,
             headers: &headers,
         };
-        let exchange = Exchange::of(request);
-        let Instance { store, guest } = lease.enter(&mut request.head.headers, exchange);
+        let Instance { store, guest } = lease.enter(&mut head.headers, exchange);
         let answer =
-            guest.weir_plugin_middleware().call_on_request(store, head, Resource::<Message>::new_borrow(0)).await;
+            guest.weir_plugin_middleware().call_on_request(store, argument, Resource::<Message>::new_borrow(0)).await;
         let (verdict, state) = lease.leave(&mut request.head.headers, answer)?;
         if state.len() > STATE_BYTES_AT_MOST {
             let reason = format!("its state has {} bytes: at most {STATE_BYTES_AT_MOST} are kept", state.len());
@@ -96,7 +96,7 @@ impl Instances {
         &self,
         plugin: &Arc<Configured>,
         state: &[u8],
-        exchange: Exchange,
+        exchange: Option<Exchange>,
         response: Response,
     ) -> Result<Response, Failure> {
         let mut lease = self.take(plugin).await?;
@@ -124,47 +124,56 @@ impl Instances {
 
     /// Forgets the instances of plugins that no configuration names any more.
     pub fn prune(&self) {
-        self.pools.borrow_mut().retain(|_, pool| pool.of.strong_count() > 0 || pool.running > 0);
+        self.pools.borrow_mut().retain(|_, pool| pool.of.strong_count() > 0 || pool.running.get() > 0);
     }
 
-    async fn take<'a>(&'a self, plugin: &'a Arc<Configured>) -> Result<Lease<'a>, Failure> {
+    async fn take<'a>(&self, plugin: &'a Arc<Configured>) -> Result<Lease<'a>, Failure> {
         plugin.calls.fetch_add(1, Ordering::Relaxed);
-        let idle = {
-            let mut pools = self.pools.borrow_mut();
-            let pool = pools.entry(plugin.id).or_insert_with(|| Pool {
-                of: Arc::downgrade(plugin),
-                idle: Vec::new(),
-                running: 0,
-            });
-            if pool.running >= RUNNING_AT_MOST {
-                return Err(Failure::PluginBusy(plugin.plugin.name.to_string()));
-            }
-            pool.running += 1;
-            pool.idle.pop()
-        };
-        let mut lease = Lease { instances: self, plugin, instance: idle };
+        let mut lease = self.pool(plugin).lease(plugin)?;
         if lease.instance.is_none() {
             let made = initialised(plugin).await.map_err(|error| failed(plugin, &format!("{error:#}")))?;
             lease.instance = Some(made);
         }
         Ok(lease)
     }
+
+    fn pool(&self, plugin: &Arc<Configured>) -> Rc<Pool> {
+        let mut pools = self.pools.borrow_mut();
+        Rc::clone(pools.entry(plugin.id).or_insert_with(|| Rc::new(Pool::of(plugin))))
+    }
+}
+
+impl Pool {
+    fn of(plugin: &Arc<Configured>) -> Self {
+        Self { of: Arc::downgrade(plugin), idle: RefCell::default(), running: Cell::new(0) }
+    }
+
+    /// With an instance if one is idle.
+    fn lease(self: Rc<Self>, plugin: &Arc<Configured>) -> Result<Lease<'_>, Failure> {
+        let running = self.running.get();
+        if running >= RUNNING_AT_MOST {
+            return Err(Failure::PluginBusy(plugin.plugin.name.to_string()));
+        }
+        self.running.set(running + 1);
+        let instance = self.idle.borrow_mut().pop();
+        Ok(Lease { pool: self, plugin, instance })
+    }
 }
 
 /// An instance for the time of one call. Dropped in the middle of a call (the client has gone, or the guest has
 /// trapped) it drops the instance, whose memory nobody may see again.
 struct Lease<'a> {
-    instances: &'a Instances,
+    pool: Rc<Pool>,
     plugin: &'a Arc<Configured>,
     instance: Option<Instance>,
 }
 
 impl Lease<'_> {
-    fn enter(&mut self, headers: &mut HeaderMap, exchange: Exchange) -> &mut Instance {
+    fn enter(&mut self, headers: &mut HeaderMap, exchange: Option<Exchange>) -> &mut Instance {
         let instance = self.instance.as_mut().expect("a lease is taken with an instance and left once");
         let state = instance.store.data_mut();
         state.headers = std::mem::take(headers);
-        state.exchange = Some(exchange);
+        state.exchange = exchange;
         allow(&mut instance.store, self.plugin.plugin.budget);
         instance
     }
@@ -177,9 +186,7 @@ impl Lease<'_> {
         state.exchange = None;
         match answer {
             Ok(value) => {
-                if let Some(pool) = self.instances.pools.borrow_mut().get_mut(&self.plugin.id) {
-                    pool.idle.push(instance);
-                }
+                self.pool.idle.borrow_mut().push(instance);
                 Ok(value)
             }
             Err(error) => Err(failed(self.plugin, &trap_reason(&error))),
@@ -189,9 +196,7 @@ impl Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        if let Some(pool) = self.instances.pools.borrow_mut().get_mut(&self.plugin.id) {
-            pool.running -= 1;
-        }
+        self.pool.running.set(self.pool.running.get() - 1);
     }
 }
 
@@ -253,6 +258,11 @@ async fn instantiate(name: &Arc<str>, pre: &MinimalMiddlewarePre<State>) -> anyh
 fn allow(store: &mut Store<State>, budget: Duration) {
     store.data_mut().ticks_left = u32::try_from(budget.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
     store.set_epoch_deadline(1);
+}
+
+/// A field value as guests get it where the interface has a string; empty if it is missing or no text.
+fn text(value: Option<&HeaderValue>) -> &str {
+    value.and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 fn named(headers: &HeaderMap, names: &[HeaderName]) -> Vec<Option<HeaderValue>> {
