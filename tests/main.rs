@@ -10,6 +10,7 @@ mod examples;
 mod forward;
 mod load_balancing;
 mod middlewares;
+mod ntlm;
 mod plugins;
 mod reload;
 mod routing;

@@ -155,6 +155,12 @@ pub(crate) struct Served {
     tls_options: Option<String>,
 }
 
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.worker.resources.pools.forget(&self.connection);
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Speaks {
     Tls,

@@ -5,6 +5,7 @@
 
 mod dial;
 mod hop;
+mod pinned;
 mod upgrade;
 
 use std::cell::{Cell, RefCell};
@@ -21,7 +22,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use tokio::time::Instant;
 
-use crate::http::{Body, Failure, Request, Response};
+use crate::http::{Body, Connection, Failure, Request, Response, ResponseHead};
 
 /// Where and how a server is reached. Equal upstreams of two snapshots are one and the same, with their connections.
 #[derive(Debug)]
@@ -107,6 +108,7 @@ impl Upstream {
 /// The idle connections of one worker. Never locked: a worker is one thread.
 pub struct Pools {
     idle: RefCell<BTreeMap<u64, Vec<Idle>>>,
+    pins: pinned::Pins,
     /// The time when [`Pools::prune`] was called last: idle times need not be more exact.
     now: Cell<Instant>,
 }
@@ -127,13 +129,16 @@ struct Place {
 
 /// A connection that is ready for a request.
 enum Sender {
-    Http1(http1::SendRequest<Body>),
+    Http1(http1::SendRequest<Body>, dial::Spelling),
     Http2(http2::SendRequest<Body>),
 }
 
+/// An error has the request with it if none of it was written.
+type Sent = Result<http::Response<Incoming>, (hyper::Error, Option<http::Request<Body>>)>;
+
 impl Default for Pools {
     fn default() -> Self {
-        Self { idle: RefCell::default(), now: Cell::new(Instant::now()) }
+        Self { idle: RefCell::default(), pins: pinned::Pins::default(), now: Cell::new(Instant::now()) }
     }
 }
 
@@ -146,6 +151,16 @@ impl Pools {
             idle.retain(|idle| idle.is_alive(now));
             !idle.is_empty()
         });
+    }
+
+    /// Whether a client's connection is bound to this server, by a login that holds for a connection.
+    pub fn binds(&self, client: &Arc<Connection>, upstream: &Upstream) -> bool {
+        self.pins.is_bound(client, upstream)
+    }
+
+    /// Closes what was kept for a client's connection. To be called when it has ended.
+    pub fn forget(&self, client: &Arc<Connection>) {
+        self.pins.forget(client);
     }
 
     fn take(&self, upstream: &Upstream) -> Option<Sender> {
@@ -166,7 +181,11 @@ impl Pools {
         None
     }
 
+    /// Takes a connection back. One whose request is still being sent, or on which more came than the response, ends here.
     fn put(&self, place: Place, sender: Sender) {
+        if !sender.is_ready() {
+            return;
+        }
         let mut pools = self.idle.borrow_mut();
         let idle = pools.entry(place.upstream).or_default();
         if idle.len() < place.connections_at_most {
@@ -185,25 +204,29 @@ impl Idle {
 impl Sender {
     fn is_closed(&self) -> bool {
         match self {
-            Self::Http1(sender) => sender.is_closed(),
+            Self::Http1(sender, _) => sender.is_closed(),
             Self::Http2(sender) => sender.is_closed(),
         }
     }
 
-    async fn ready(&mut self) -> hyper::Result<()> {
+    /// Whether request and response before have ended, with nothing after them.
+    fn is_ready(&self) -> bool {
         match self {
-            Self::Http1(sender) => sender.ready().await,
-            Self::Http2(sender) => sender.ready().await,
+            Self::Http1(sender, _) => sender.is_ready(),
+            Self::Http2(sender) => sender.is_ready(),
         }
     }
 
-    /// Sends; an error gives the request back if none of it was written.
-    async fn send(
-        &mut self,
-        request: http::Request<Body>,
-    ) -> Result<http::Response<Incoming>, (hyper::Error, Option<http::Request<Body>>)> {
+    /// The next request asks for a websocket.
+    fn announce_websocket(&self) {
+        if let Self::Http1(_, spelling) = self {
+            spelling.announce_websocket();
+        }
+    }
+
+    async fn send(&mut self, request: http::Request<Body>) -> Sent {
         let mut error = match self {
-            Self::Http1(sender) => match sender.try_send_request(request).await {
+            Self::Http1(sender, _) => match sender.try_send_request(request).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             },
@@ -219,15 +242,30 @@ impl Sender {
 
 /// Forwards the request, of which nothing is left behind, and answers with the head of the response, its body streaming.
 pub async fn send(pools: &Rc<Pools>, upstream: &Upstream, request: &mut Request) -> Result<Response, Failure> {
-    let (request, upgrade) = prepare(upstream, request)?;
+    let (outgoing, upgrade) = prepare(upstream, request)?;
+    let client = &request.connection;
+    if let Some(line) = pools.pins.line(client, upstream, outgoing.headers()) {
+        return Box::pin(pinned::send(line, upstream, outgoing, upgrade)).await;
+    }
     let Some(upgrade) = upgrade else {
-        return exchange(pools, upstream, request).await;
+        let (sender, response) = exchange(pools, upstream, outgoing).await?;
+        return match pools.pins.challenged(client, upstream, &response) {
+            None => received(pools, upstream, sender, response),
+            Some(held) => match sender {
+                Sender::Http1(..) => held.received(sender, response),
+                Sender::Http2(_) => held.received_elsewhere(response),
+            },
+        };
     };
     // A tunnel uses its connection up, so it never takes one from the pool.
     let mut sender = dial::connect(upstream, dial::Purpose::Upgrade).await?;
-    let response =
-        with_header_timeout(upstream, pin!(sender.send(request))).await?.map_err(|(error, _)| failure(error))?;
-    upgrade::finish(upgrade, response)
+    sender.announce_websocket();
+    let sent = with_header_timeout(upstream, pin!(sender.send(outgoing))).await?;
+    let response = sent.map_err(|(error, _)| failure(error))?;
+    match pools.pins.challenged(client, upstream, &response) {
+        None => upgrade::finish(upgrade, response),
+        Some(held) => held.received(sender, response),
+    }
 }
 
 /// Makes of a client's request one for the server: target, authority, fields.
@@ -263,20 +301,17 @@ async fn exchange(
     pools: &Rc<Pools>,
     upstream: &Upstream,
     mut request: http::Request<Body>,
-) -> Result<Response, Failure> {
+) -> Result<(Sender, http::Response<Incoming>), Failure> {
     // A server may close an idle connection while the request is on its way. Without a byte of an answer such a
     // request may be sent again on a new connection, if it changes nothing (RFC 9110, section 9.2.2); Go does the same.
     let mut again = repeatable(&request);
     while let Some(mut sender) = pools.take(upstream) {
-        if sender.ready().await.is_err() {
-            continue;
-        }
         let sent = with_header_timeout(upstream, pin!(send_on(&mut sender, upstream, request))).await?;
         match sent {
-            Ok(response) => return received(pools, upstream, sender, response),
+            Ok(response) => return Ok((sender, response)),
             Err((error, unsent)) => match (unsent, again.take()) {
                 (Some(unsent), copy) => (request, again) = (unsent, copy),
-                (None, Some(copy)) if error.is_incomplete_message() || is_reset(&error) => request = copy,
+                (None, Some(copy)) if is_stale(&error) => request = copy,
                 _ => return Err(failure(error)),
             },
         }
@@ -284,7 +319,7 @@ async fn exchange(
     let mut sender = Box::pin(dial::connect(upstream, dial::Purpose::Exchange)).await?;
     let sent = with_header_timeout(upstream, pin!(send_on(&mut sender, upstream, request))).await?;
     match sent {
-        Ok(response) => received(pools, upstream, sender, response),
+        Ok(response) => Ok((sender, response)),
         Err((error, _)) => Err(failure(error)),
     }
 }
@@ -294,7 +329,7 @@ async fn send_on(
     sender: &mut Sender,
     upstream: &Upstream,
     mut request: http::Request<Body>,
-) -> Result<http::Response<Incoming>, (hyper::Error, Option<http::Request<Body>>)> {
+) -> Sent {
     if matches!(sender, Sender::Http2(_)) {
         let scheme = if upstream.protocol == Protocol::Https { "https" } else { "http" };
         let authority = request.headers_mut().remove(HOST);
@@ -328,20 +363,15 @@ fn received(
     sender: Sender,
     response: http::Response<Incoming>,
 ) -> Result<Response, Failure> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Failure::Unreachable("the server switched protocols though nobody asked".into()));
-    }
-    let (mut head, body) = response.into_parts();
-    hop::strip_response(&mut head);
+    let (head, body) = finished(response)?;
     let transport = &upstream.transport;
     let place = Place {
         upstream: upstream.id,
         connections_at_most: transport.idle_connections_at_most,
         timeout: transport.idle_timeout,
     };
-    let body = Body::from(body);
     let body = match sender {
-        Sender::Http1(_) => {
+        Sender::Http1(..) => {
             let pools = Rc::clone(pools);
             body.on_end(move || pools.put(place, sender))
         }
@@ -355,6 +385,16 @@ fn received(
     Ok(Response::from_parts(head, body))
 }
 
+/// A response that ends an exchange, without what was meant for the proxy.
+fn finished(response: http::Response<Incoming>) -> Result<(ResponseHead, Body), Failure> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Failure::Unreachable("the server switched protocols though nobody asked".into()));
+    }
+    let (mut head, body) = response.into_parts();
+    hop::strip_response(&mut head);
+    Ok((head, body.into()))
+}
+
 /// Takes the future pinned, since it holds a whole request, which would be copied with it.
 async fn with_header_timeout<F: Future>(upstream: &Upstream, sending: Pin<&mut F>) -> Result<F::Output, Failure> {
     match upstream.transport.response_header_timeout {
@@ -363,6 +403,11 @@ async fn with_header_timeout<F: Future>(upstream: &Upstream, sending: Pin<&mut F
             .await
             .map_err(|_| Failure::ServerTimeout("no response head within `responseHeaderTimeout`")),
     }
+}
+
+/// Whether the server may have closed the connection before the request came.
+fn is_stale(error: &hyper::Error) -> bool {
+    error.is_incomplete_message() || is_reset(error)
 }
 
 fn is_reset(error: &hyper::Error) -> bool {

@@ -103,7 +103,7 @@ impl LoadBalancer {
     }
 
     async fn call(&self, pools: &Rc<Pools>, request: &mut Request) -> Answer {
-        let Some(upstream) = self.choose() else {
+        let Some(upstream) = self.choose(pools, request) else {
             return Answer { response: Err(Failure::NoServer), server: None };
         };
         if !self.pass_host_header {
@@ -113,11 +113,18 @@ impl LoadBalancer {
         Answer { response, server: Some(Arc::clone(&upstream.url)) }
     }
 
-    fn choose(&self) -> Option<&Arc<Upstream>> {
+    fn choose(&self, pools: &Pools, request: &Request) -> Option<&Arc<Upstream>> {
         let server = match &*self.turns {
             [] => return None,
             [only] => *only,
-            turns => turns[self.next_turn.fetch_add(1, Ordering::Relaxed) % turns.len()],
+            turns => {
+                // A login that holds for a connection holds for its server alone.
+                let mut upstreams = self.servers.iter().map(|server| &server.upstream);
+                if let Some(bound) = upstreams.find(|upstream| pools.binds(&request.connection, upstream)) {
+                    return Some(bound);
+                }
+                turns[self.next_turn.fetch_add(1, Ordering::Relaxed) % turns.len()]
+            }
         };
         self.servers.get(usize::from(server)).map(|server| &server.upstream)
     }

@@ -80,14 +80,22 @@ impl Backend {
     /// The same over TLS, in the first of the protocols (ALPN) that the client offers too. A client that is not let in
     /// leaves no trace.
     pub(crate) async fn saying_over_tls(text: &'static str, identity: &Identity, protocols: &[&str]) -> Self {
+        Self::over_tls(identity, protocols, move |_| async move { Response::new(full(text)) }).await
+    }
+
+    /// Answers as [`Backend::start`] does, over TLS.
+    pub(crate) async fn over_tls<F, A>(identity: &Identity, protocols: &[&str], answer: F) -> Self
+    where
+        F: Fn(Seen) -> A + Clone + Send + Sync + 'static,
+        A: Future<Output = Response<Body>> + Send + 'static,
+    {
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let log = Arc::clone(&seen);
         let acceptor = TlsAcceptor::from(Arc::new(server_config(identity, protocols)));
         let serve = move |stream, _| {
-            let (acceptor, log) = (acceptor.clone(), Arc::clone(&log));
+            let (acceptor, log, answer) = (acceptor.clone(), Arc::clone(&log), answer.clone());
             async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
-                let answer = move |_| async move { Response::new(full(text)) };
                 match stream.get_ref().1.alpn_protocol() {
                     Some(b"h2") => http2(stream, log, answer).await,
                     _ => http1(stream, log, answer).await,

@@ -32,19 +32,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             && lower.contains("upgrade: websocket\r\n")
             && lower.contains("connection: upgrade\r\n")
             && head.contains(&format!("{ACCEPT}\r\n"));
-        if agreed { Ok(Self { stream, is_client: true }) } else { Err(head) }
+        if agreed { Ok(Self::agreed(stream)) } else { Err(head) }
+    }
+
+    /// The client's side of one that a server has agreed to.
+    pub(crate) const fn agreed(stream: S) -> Self {
+        Self { stream, is_client: true }
     }
 
     /// Agrees to one, and answers with the head of the request.
     pub(crate) async fn accept(mut stream: S) -> (Self, String) {
         let head = read_head(&mut stream).await;
+        (Self::agree(stream).await, head)
+    }
+
+    /// The same when the request has been read.
+    pub(crate) async fn agree(mut stream: S) -> Self {
         let response = format!(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
         );
         // The client may have gone already.
         drop(stream.write_all(response.as_bytes()).await);
-        (Self { stream, is_client: false }, head)
+        Self { stream, is_client: false }
     }
 
     pub(crate) async fn send(&mut self, text: &str) {

@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use hyper::client::conn::{http1, http2};
@@ -16,11 +17,14 @@ use tokio_rustls::TlsConnector;
 use super::{Protocol, Sender, Upstream};
 use crate::http::{Body, Failure, LocalExecutor};
 
-/// What the connection is for: a tunnel needs HTTP/1.1, whatever else the server offers.
+/// What the connection is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Exchange,
+    /// A tunnel needs HTTP/1.1, whatever else the server offers.
     Upgrade,
+    /// So does a login that holds for a connection; where a server speaks nothing but HTTP/2, it is at least alone there.
+    Pinned,
 }
 
 pub(super) async fn connect(upstream: &Upstream, purpose: Purpose) -> Result<Sender, Failure> {
@@ -37,14 +41,14 @@ async fn dial(upstream: &Upstream, purpose: Purpose) -> Result<Sender, Failure> 
     let stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     match upstream.protocol {
-        Protocol::Http => http1(stream, purpose).await,
-        Protocol::H2c if purpose == Purpose::Upgrade => http1(stream, purpose).await,
+        Protocol::Http => http1(stream).await,
+        Protocol::H2c if purpose == Purpose::Upgrade => http1(stream).await,
         Protocol::H2c => http2(stream).await,
         Protocol::Https => {
             let stream = handshake(upstream, stream, purpose).await?;
             match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => http2(stream).await,
-                _ => http1(stream, purpose).await,
+                _ => http1(stream).await,
             }
         }
     }
@@ -59,7 +63,7 @@ async fn handshake(
     let name = transport.server_name.as_deref().unwrap_or(&upstream.host).to_owned();
     let name = ServerName::try_from(name).map_err(|error| Failure::BadServer(error.into()))?;
     let mut tls = Arc::clone(&transport.tls);
-    if purpose == Purpose::Upgrade {
+    if purpose != Purpose::Exchange {
         Arc::make_mut(&mut tls).alpn_protocols = vec![b"http/1.1".to_vec()];
     }
     TlsConnector::from(tls).connect(name, stream).await.map_err(|error| {
@@ -68,7 +72,7 @@ async fn handshake(
     })
 }
 
-async fn http1<S>(stream: S, purpose: Purpose) -> Result<Sender, Failure>
+async fn http1<S>(stream: S) -> Result<Sender, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -76,15 +80,11 @@ where
     let mut builder = http1::Builder::new();
     // Most requests are a head alone, which one plain write sends for less than a vectored one.
     builder.title_case_headers(true).writev(false);
-    if purpose == Purpose::Exchange {
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(super::failure)?;
-        spawn_local(connection);
-        return Ok(Sender::Http1(sender));
-    }
-    let stream = WebSocketNames { stream, head_written: false };
+    let spelling = Spelling::default();
+    let stream = Spelled { stream, spelling: spelling.clone() };
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(super::failure)?;
     spawn_local(connection.with_upgrades());
-    Ok(Sender::Http1(sender))
+    Ok(Sender::Http1(sender, spelling))
 }
 
 async fn http2<S>(stream: S) -> Result<Sender, Failure>
@@ -107,19 +107,30 @@ fn unreachable(error: io::Error) -> Failure {
     Failure::Unreachable(error.into())
 }
 
-/// Writes `Sec-WebSocket-…` as RFC 6455 spells it, where title case would give `Sec-Websocket-…`: the head of an upgrade
-/// is the first thing written on its connection, in one piece.
-struct WebSocketNames<S> {
-    stream: S,
-    head_written: bool,
+/// Says of a connection's next request that it asks for a websocket. Its head is all that there is to write.
+#[derive(Clone, Default)]
+pub(super) struct Spelling {
+    is_websocket: Arc<AtomicBool>,
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for WebSocketNames<S> {
+impl Spelling {
+    pub(super) fn announce_websocket(&self) {
+        self.is_websocket.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Writes `Sec-WebSocket-…` as RFC 6455 spells it, where title case would give `Sec-Websocket-…`.
+struct Spelled<S> {
+    stream: S,
+    spelling: Spelling,
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Spelled<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         const WRITTEN: &[u8] = b"\r\nSec-Websocket-";
         const SPELLED: &[u8] = b"\r\nSec-WebSocket-";
 
-        if self.head_written {
+        if !self.spelling.is_websocket.load(Ordering::Relaxed) {
             return Pin::new(&mut self.stream).poll_write(context, bytes);
         }
         let mut head = bytes.to_vec();
@@ -131,7 +142,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WebSocketNames<S> {
         }
         let written = Pin::new(&mut self.stream).poll_write(context, &head);
         if let Poll::Ready(Ok(count)) = written {
-            self.head_written = count == bytes.len();
+            self.spelling.is_websocket.store(count < bytes.len(), Ordering::Relaxed);
         }
         written
     }
@@ -145,7 +156,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WebSocketNames<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for WebSocketNames<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Spelled<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
