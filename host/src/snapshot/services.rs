@@ -43,6 +43,7 @@ pub(super) fn resolve(
     reference: &str,
 ) -> Result<Arc<Service>, Problem> {
     let name = match Reference::parse(reference) {
+        Reference::File("") => return Err(item.problem("service", "`service` is missing")),
         Reference::File(name) => name,
         Reference::Internal(name) => return internal(item, install, name),
         Reference::Elsewhere(provider) => {
