@@ -14,6 +14,7 @@ mod plugins;
 mod reload;
 mod routing;
 mod tls;
+mod transports;
 mod websocket;
 
 mod support;
