@@ -44,8 +44,9 @@ async fn loads_without_a_problem() {
     let proxy = article("http://127.0.0.1:1", "http://127.0.0.1:1").await;
     assert_eq!(proxy.problems(), [""; 0]);
     let warning = "certificates by ACME are not available yet: its routers serve the default certificate";
-    assert_eq!(proxy.warnings.len(), 1);
-    assert!(proxy.warnings[0].ends_with(warning), "{}", proxy.warnings[0]);
+    assert_eq!(proxy.warnings.len(), 2, "{:?}", proxy.warnings);
+    assert!(proxy.warnings[0].ends_with("api.debug: `debug` has no effect: not supported yet"), "{:?}", proxy.warnings);
+    assert!(proxy.warnings[1].ends_with(warning), "{:?}", proxy.warnings);
 }
 
 #[tokio::test(flavor = "multi_thread")]

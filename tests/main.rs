@@ -15,6 +15,7 @@ mod plugins;
 mod reload;
 mod routing;
 mod tls;
+mod transports;
 mod websocket;
 
 mod support;

@@ -261,6 +261,12 @@ async fn an_entry_point_redirects_everything() {
         assert_eq!((reply.status, reply.header("location")), (status, location), "{options}");
         assert_eq!(proxy.client("websecure").await.get("http://a.example/").await.said(), (200, "in"));
     }
+    // By its name, with the port that the system has chosen.
+    let redirection = "\"127.0.0.1:0\", http: {redirections: {entryPoint: {to: websecure}}}";
+    let proxy = Proxy::start(&INSTALL.replacen("\"127.0.0.1:0\"", redirection, 1), &[]).await;
+    let target = format!("https://a.example:{}/x?y", proxy.address("websecure").port());
+    let reply = proxy.get("http://a.example:8080/x?y").await;
+    assert_eq!((reply.status, reply.header("location")), (301, target.as_str()));
     // A router may have a higher priority, for certificates by HTTP for example.
     let redirection = "\"127.0.0.1:0\", http: {redirections: {entryPoint: {to: \":8443\", priority: 10}}}";
     let install = INSTALL.replacen("\"127.0.0.1:0\"", redirection, 1);

@@ -72,7 +72,7 @@ async fn a_plugin_that_comes_later_mends_its_route() {
     let proxy = proxy_with(&[], "{plugin: {stamps: {}}}", &backend).await;
     assert_eq!(proxy.status("http://a.example/").await, 503, "closed as long as its middleware is missing");
     assert_eq!(proxy.status("http://plain.example/").await, 200);
-    let message = "http.middlewares.m: there is no plugin `stamps` in `plugins`";
+    let message = "http.middlewares.m.plugin.stamps: there is no plugin `stamps` in `plugins`";
     assert!(proxy.problems().iter().any(|problem| problem.contains(message)), "{:?}", proxy.problems());
     // The folder itself is made now.
     proxy.folder.write("plugins/stamps.wasm", guest("stamps").await);

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
@@ -237,6 +238,31 @@ async fn round_robin_goes_on_where_it_stood() {
         assert_eq!(proxy.status(&format!("http://other{round}.example/")).await, 200);
     }
     assert_eq!(order, ["one", "two", "one"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn middlewares_that_are_the_same_go_on() {
+    let backend = Backend::saying("in").await;
+    let with = |options: &str| {
+        let routes = route("a", &backend.url()).replace("service: a}", "service: a, middlewares: [auth]}");
+        format!("{routes}  middlewares:\n    auth: {{basicAuth: {{{options}users: [\"admin:admin\"]}}}}\n")
+            .replace("admin:admin", "admin:$apr1$c5IwaNCW$VpEXax7LtUneLsElXFWCI.")
+    };
+    let proxy = Proxy::start(INSTALL, &[("a.yaml", &with(""))]).await;
+    let calls = || {
+        let snapshot = proxy.snapshot();
+        let middleware = snapshot.items.middlewares["auth"].serves.as_ref().expect("a good middleware");
+        middleware.plugins()[0].calls.load(Ordering::Relaxed)
+    };
+    for expected in [1, 2] {
+        assert_eq!(proxy.status("http://a.example/").await, 401);
+        proxy.write("b.yaml", &route(&format!("b{expected}"), &backend.url()));
+        proxy.reload().await;
+        assert_eq!(calls(), expected, "of this and all snapshots before");
+    }
+    proxy.write("a.yaml", &with("realm: other, "));
+    proxy.reload().await;
+    assert_eq!(calls(), 0, "another configuration begins anew");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -196,6 +196,28 @@ async fn client_certificates() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_router_keeps_its_options_with_its_last_good_version() {
+    let (proxy, authority, _backend) = mutual("RequireAndVerifyClientCert").await;
+    let text = proxy.folder.read("routing/tls.yaml");
+    let (routes, _options) = text.split_once("tls:\n  options").expect("the file has options");
+    let known = authority.sign(&["client"]);
+    // The options vanish, alone or together with a good rule.
+    for routes in [routes.to_owned(), routes.replace("Host(`mutual.example`)", "Hst(`mutual.example`)")] {
+        proxy.write("tls.yaml", &routes);
+        proxy.reload().await;
+        assert!(is_let_in(&proxy, showing(&known)).await);
+        assert!(!is_let_in(&proxy, trusting()).await, "without a certificate");
+        assert!(proxy.snapshot().items.routers["mutual"].stale);
+        assert_eq!(proxy.problems().len(), 1, "{:?}", proxy.problems());
+    }
+    // Who no longer asks for them has no certificate to show.
+    proxy.write("tls.yaml", &routes.replace("{options: mutual}", "{}"));
+    proxy.reload().await;
+    assert!(is_let_in(&proxy, trusting()).await);
+    assert_eq!(proxy.problems(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_comes_in_by_the_name_of_another_host() {
     let (proxy, authority, backend) = mutual("RequireAndVerifyClientCert").await;
     for protocol in ["http/1.1", "h2"] {

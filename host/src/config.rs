@@ -18,7 +18,7 @@ mod json;
 pub mod routing;
 pub mod tree;
 
-pub use files::Files;
+pub use files::{Files, reason};
 pub use install::Install;
 pub use routing::Routing;
 pub use tree::Node;
@@ -32,7 +32,7 @@ pub use tree::Node;
 pub fn install(file: &Path) -> Result<(Install, Vec<Problem>), Vec<Problem>> {
     let name: Arc<Path> = Arc::from(file);
     let bytes = fs::read(file).map_err(|error| {
-        vec![Problem::error("", format!("`{}` cannot be read: {}", file.display(), files::reason(&error)))]
+        vec![Problem::error("", format!("`{}` cannot be read: {}", file.display(), reason(&error)))]
     })?;
     let text = tree::text(&name, &bytes).map_err(|problem| vec![problem])?;
     install::read(tree::parse(&name, text)?)
@@ -48,7 +48,7 @@ pub fn install_text(name: &Path, text: &str) -> Result<(Install, Vec<Problem>), 
 }
 
 /// Where something stands in a file. Line and column count from 1, the column in characters.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     pub file: Arc<Path>,
     pub line: usize,
@@ -68,7 +68,7 @@ impl Serialize for Place {
 }
 
 /// How bad a [`Problem`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// What it concerns is not used.
@@ -87,7 +87,7 @@ impl fmt::Display for Severity {
 }
 
 /// Something wrong in a configuration, for the administrator's eyes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Problem {
     pub severity: Severity,
     /// `None` where no file says it, such as a directory that is missing.

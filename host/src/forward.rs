@@ -59,6 +59,8 @@ pub struct Transport {
     pub dial_timeout: Option<Duration>,
     pub response_header_timeout: Option<Duration>,
     pub idle_timeout: Option<Duration>,
+    /// Silence on an HTTP/2 connection after which the server is pinged, and how long its answer may take.
+    pub ping: Option<(Duration, Duration)>,
 }
 
 impl Upstream {
@@ -449,6 +451,7 @@ mod tests {
             dial_timeout: None,
             response_header_timeout: None,
             idle_timeout: None,
+            ping: None,
         })
     }
 

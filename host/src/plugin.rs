@@ -26,6 +26,7 @@ pub use self::edit::{FixedEdit, HeaderEdit, Plan};
 pub use self::imports::Exchange;
 use self::imports::State;
 pub use self::instance::{Instances, RequestVerdict};
+use crate::config::reason;
 
 mod bindings {
     wasmtime::component::bindgen!({
@@ -371,11 +372,12 @@ fn wasm_files(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn read_component(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let size = std::fs::metadata(file).context("reading it")?.len();
+    let unreadable = |error: std::io::Error| anyhow!("it cannot be read: {}", reason(&error));
+    let size = std::fs::metadata(file).map_err(unreadable)?.len();
     if size > COMPONENT_BYTES_AT_MOST {
         bail!("{size} bytes are too many: at most {COMPONENT_BYTES_AT_MOST} are accepted");
     }
-    std::fs::read(file).context("reading it")
+    std::fs::read(file).map_err(unreadable)
 }
 
 /// The engine's errors are of a type of its own.

@@ -112,8 +112,8 @@ pub struct Error {
 }
 
 impl Error {
-    /// Shows the place in `text`, which is the text that was parsed: the line, a caret line with the message, and the
-    /// help. Indented by two spaces, without a final newline.
+    /// Shows the place in `text`, which is the text that was parsed: the line, and a caret line with the message.
+    /// Indented by two spaces, without a final newline.
     pub fn render(&self, text: &str) -> String {
         let start = text.floor_char_boundary(self.span.start);
         let end = text.ceil_char_boundary(self.span.end).max(start);
@@ -129,12 +129,7 @@ impl Error {
         let padding: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         let carets = "^".repeat(marked.chars().count().max(1));
 
-        let mut shown = format!("  {}\n  {padding}{carets} {}", line.trim_end(), self.message);
-        if let Some(help) = &self.help {
-            shown.push_str("\n  hint: ");
-            shown.push_str(help);
-        }
-        shown
+        format!("  {}\n  {padding}{carets} {}", line.trim_end(), self.message)
     }
 
     fn at(span: Range<usize>, message: impl Into<String>) -> Self {

@@ -7,7 +7,7 @@ mod middlewares;
 mod routers;
 mod services;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -106,10 +106,10 @@ impl Snapshot {
         middlewares::build(&sources, &mut items).await;
         services::build(install, routing, &previous.items, &mut items);
         let hosts = routers::build(&sources, &mut items).await;
-        items.files.extend(certificate_files(&routing.tls));
+        items.files.extend(certificate_files(install, routing));
         let (tls, problems) = tls::Store::build(&routing.tls, &hosts, (!previous.is_empty).then_some(&previous.tls));
         items.problems.extend(problems);
-        routers::disable_without_options(&mut items, &tls);
+        routers::disable_without_options(&mut items, routing, &tls);
         let entry_points = index(&items);
         Self { items, tls, plugins: sources.plugins, entry_points, is_empty: false }
     }
@@ -122,22 +122,29 @@ impl Snapshot {
 }
 
 impl Items {
-    /// Everything that is wrong: first what concerns whole files, then item by item.
+    /// Everything that is wrong, each once: first what concerns whole files, then item by item.
     pub fn all_problems(&self) -> impl Iterator<Item = &Problem> {
         let of_routers = self.routers.values().flat_map(|status| &status.problems);
         let of_services = self.services.values().flat_map(|status| &status.problems);
         let of_middlewares = self.middlewares.values().flat_map(|status| &status.problems);
         let of_transports = self.transports.values().flat_map(|status| &status.problems);
-        self.problems.iter().chain(of_routers).chain(of_middlewares).chain(of_services).chain(of_transports)
+        let all = self.problems.iter().chain(of_routers).chain(of_middlewares).chain(of_services).chain(of_transports);
+        let mut seen = HashSet::new();
+        all.filter(move |problem| seen.insert(*problem))
     }
 }
 
-/// The files that TLS is made of; PEM text in their place is none.
-fn certificate_files(tls: &routing::Tls) -> impl Iterator<Item = PathBuf> {
-    let certificates = tls.certificates.iter().chain(&tls.default_certificate).filter_map(|item| item.readable());
-    let pairs = certificates.flat_map(|pair| [&pair.cert_file, &pair.key_file]);
+/// The files that TLS is made of, towards clients and servers; PEM text in their place is none.
+fn certificate_files<'a>(install: &'a Install, routing: &'a Routing) -> impl Iterator<Item = PathBuf> {
+    let tls = &routing.tls;
     let options = tls.options.values().filter_map(|item| item.readable());
-    let files = pairs.chain(options.flat_map(|options| &options.client_auth.ca_files));
+    let transports = routing.servers_transports.values().filter_map(|item| item.readable());
+    let transports = || transports.clone().chain([&install.servers_transport]);
+    let authorities = options.flat_map(|options| &options.client_auth.ca_files);
+    let authorities = authorities.chain(transports().flat_map(|transport| &transport.root_cas));
+    let certificates = tls.certificates.iter().chain(&tls.default_certificate).filter_map(|item| item.readable());
+    let certificates = certificates.chain(transports().flat_map(|transport| &transport.certificates));
+    let files = certificates.flat_map(|pair| [&pair.cert_file, &pair.key_file]).chain(authorities);
     files.filter(|file| !file.is_empty() && !file.contains("-----BEGIN")).map(PathBuf::from)
 }
 

@@ -62,7 +62,8 @@ impl Store {
         let default = load_default(tls.default_certificate.as_ref(), previous, now, &mut problems);
         let default = default.unwrap_or_else(|| generated.clone());
         let served = Arc::new(Certificates::new(&certificates, &default, now));
-        let option_sets = build_option_sets(&tls.options, &served, previous, &mut problems);
+        let mut option_sets = build_option_sets(&tls.options, &served, previous, &mut problems);
+        keep_option_sets(&mut option_sets, hosts, &served, previous);
         let store = Self { certificates, default, generated, option_sets, hosts: index(hosts) };
         (store, problems)
     }
@@ -244,6 +245,21 @@ fn build_option_sets(
         sets.insert(DEFAULT_OPTIONS.to_owned(), set);
     }
     sets
+}
+
+/// Routers that keep their last good version keep its option set with it, although the files have it no more.
+fn keep_option_sets(
+    sets: &mut BTreeMap<String, OptionSet>,
+    hosts: &HostOptions,
+    served: &Arc<Certificates>,
+    previous: Option<&Store>,
+) {
+    for name in hosts.values().flat_map(BTreeMap::values) {
+        let gone = previous.and_then(|previous| previous.option_sets.get(name));
+        if let Some(gone) = gone.filter(|_| !sets.contains_key(name)) {
+            sets.insert(name.clone(), gone.serving(served));
+        }
+    }
 }
 
 fn build_option_set(

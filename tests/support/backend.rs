@@ -14,12 +14,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
+use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use super::certificates::Identity;
+use super::certificates::{Authority, Identity};
 use super::websocket::WebSocket;
 use super::{Body, full};
 
@@ -83,15 +84,29 @@ impl Backend {
         Self::over_tls(identity, protocols, move |_| async move { Response::new(full(text)) }).await
     }
 
+    /// The same to clients with a certificate of an authority.
+    pub(crate) async fn saying_over_tls_to(text: &'static str, identity: &Identity, clients: &Authority) -> Self {
+        let config = server_config(identity, &["http/1.1"], Some(clients));
+        Self::tls(config, move |_| async move { Response::new(full(text)) }).await
+    }
+
     /// Answers as [`Backend::start`] does, over TLS.
     pub(crate) async fn over_tls<F, A>(identity: &Identity, protocols: &[&str], answer: F) -> Self
     where
         F: Fn(Seen) -> A + Clone + Send + Sync + 'static,
         A: Future<Output = Response<Body>> + Send + 'static,
     {
+        Self::tls(server_config(identity, protocols, None), answer).await
+    }
+
+    async fn tls<F, A>(config: ServerConfig, answer: F) -> Self
+    where
+        F: Fn(Seen) -> A + Clone + Send + Sync + 'static,
+        A: Future<Output = Response<Body>> + Send + 'static,
+    {
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let log = Arc::clone(&seen);
-        let acceptor = TlsAcceptor::from(Arc::new(server_config(identity, protocols)));
+        let acceptor = TlsAcceptor::from(Arc::new(config));
         let serve = move |stream, _| {
             let (acceptor, log, answer) = (acceptor.clone(), Arc::clone(&log), answer.clone());
             async move {
@@ -138,6 +153,11 @@ impl Backend {
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The requests since the last time that this was asked.
+    pub(crate) fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The newest request.
@@ -216,12 +236,18 @@ where
     Ok(answer(seen).await)
 }
 
-fn server_config(identity: &Identity, protocols: &[&str]) -> ServerConfig {
+fn server_config(identity: &Identity, protocols: &[&str], clients: Option<&Authority>) -> ServerConfig {
     let (chain, key) = identity.der();
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = clients.map_or_else(WebPkiClientVerifier::no_client_auth, |authority| {
+        let roots = Arc::new(authority.roots());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
+        verifier.expect("an authority")
+    });
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the provider has TLS 1.2 and 1.3")
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
         .expect("a certificate and its key");
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();

@@ -1,6 +1,8 @@
 //! Certificates made for one test.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::folder::Folder;
@@ -46,6 +48,14 @@ impl Authority {
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = parameters.self_signed(&key).expect("a certificate").pem();
         Self { pem, issuer: Issuer::new(parameters, key) }
+    }
+
+    /// As rustls takes it.
+    pub(crate) fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a certificate");
+        roots.add(certificate).expect("an authority");
+        roots
     }
 
     pub(crate) fn sign(&self, hosts: &[&str]) -> Identity {

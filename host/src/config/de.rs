@@ -47,6 +47,12 @@ pub(super) enum Treat {
     Pass,
 }
 
+/// What is said about an option that Weir cannot do yet and goes on without.
+pub(super) fn no_effect(key: &str, place: Option<Place>) -> Problem {
+    let name = key.rsplit('.').next().unwrap_or(key);
+    Problem::warning(key, format!("`{name}` has no effect: not supported yet")).at(place)
+}
+
 /// Stands for every key in [`Rest::keys`].
 pub(super) const ANY: &str = "*";
 
@@ -239,7 +245,7 @@ impl<'a> Reader<'a> {
         let problem = match rest().find(known).map(|rest| rest.treat) {
             Some(Treat::Pass) => return,
             Some(Treat::Refuse) => Problem::error(key, format!("`{name}` is not supported yet")),
-            Some(Treat::Ignore) => Problem::warning(key, format!("`{name}` has no effect: not supported yet")),
+            Some(Treat::Ignore) => no_effect(&key, None),
             Some(Treat::Obsolete) => Problem::warning(key, format!("`{name}` has no effect")),
             None => Problem::error(key, format!("`{name}` is not a known key")).help(did_you_mean(name, all())),
         };

@@ -333,10 +333,11 @@ fn clash<T>(name: &str, first: &Item<T>, second: &Item<T>) -> Problem {
 }
 
 /// Why a file or a directory could not be read, in our words.
-pub(super) fn reason(error: &io::Error) -> String {
+pub fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "it does not exist".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -86,6 +86,19 @@ pub struct Observability {
     pub trace_verbosity: Option<String>,
 }
 
+impl Observability {
+    /// The options that ask for something that is not there yet.
+    pub(super) fn without_effect(&self) -> impl Iterator<Item = &'static str> {
+        let is_detailed = self.trace_verbosity.as_ref().is_some_and(|verbosity| verbosity != "minimal");
+        let asked = [
+            ("metrics", self.metrics == Some(true)),
+            ("tracing", self.tracing == Some(true)),
+            ("traceVerbosity", is_detailed),
+        ];
+        asked.into_iter().filter_map(|(option, is_asked)| is_asked.then_some(option))
+    }
+}
+
 /// `http.services.<name>`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Service {

@@ -43,11 +43,11 @@ async fn dial(upstream: &Upstream, purpose: Purpose) -> Result<Sender, Failure> 
     match upstream.protocol {
         Protocol::Http => http1(stream).await,
         Protocol::H2c if purpose == Purpose::Upgrade => http1(stream).await,
-        Protocol::H2c => http2(stream).await,
+        Protocol::H2c => http2(stream, upstream).await,
         Protocol::Https => {
             let stream = handshake(upstream, stream, purpose).await?;
             match stream.get_ref().1.alpn_protocol() {
-                Some(b"h2") => http2(stream).await,
+                Some(b"h2") => http2(stream, upstream).await,
                 _ => http1(stream).await,
             }
         }
@@ -87,15 +87,16 @@ where
     Ok(Sender::Http1(sender, spelling))
 }
 
-async fn http2<S>(stream: S) -> Result<Sender, Failure>
+async fn http2<S>(stream: S, upstream: &Upstream) -> Result<Sender, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (sender, connection) = http2::Builder::new(LocalExecutor)
-        .timer(TokioTimer::new())
-        .handshake::<_, Body>(TokioIo::new(stream))
-        .await
-        .map_err(super::failure)?;
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder.timer(TokioTimer::new());
+    if let Some((silence, answer)) = upstream.transport.ping {
+        builder.keep_alive_interval(silence).keep_alive_timeout(answer).keep_alive_while_idle(true);
+    }
+    let (sender, connection) = builder.handshake::<_, Body>(TokioIo::new(stream)).await.map_err(super::failure)?;
     spawn_local(connection);
     Ok(Sender::Http2(sender))
 }

@@ -233,7 +233,7 @@ async fn call_init(Instance { store, guest }: &mut Instance, config: &Value) -> 
         .call_init(store, &config.to_string())
         .await
         .map_err(|error| anyhow!("`init` failed: {}", trap_reason(&error)))?
-        .map_err(|error| anyhow!(error.message))?;
+        .map_err(|error| anyhow!("failed to {}", error.message))?;
     edit::plan(plan).map_err(anyhow::Error::msg)
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Items, Middleware, Reference, Sources, Status, did_you_mean};
 use crate::config::routing::{self, TRAEFIK_MIDDLEWARES};
-use crate::config::{Install, Item, Node, Problem, Routing};
+use crate::config::{Install, Item, Node, Problem, Routing, reason};
 use crate::plugin::{Configured, Plugin};
 
 /// The plugin behind redirections of whole entry points.
@@ -97,7 +97,7 @@ async fn plugin_status(
     files: &mut BTreeSet<PathBuf>,
 ) -> Status<routing::Middleware, Middleware> {
     let previous = sources.previous.items.middlewares.get(name);
-    let configured = match loaded(sources, item, plugin) {
+    let configured = match loaded(sources, item, plugin, config) {
         Ok(loaded) => configured(sources, name, item, &loaded, config, files).await,
         Err(problem) => Err(vec![problem]),
     };
@@ -113,22 +113,33 @@ async fn plugin_status(
     }
 }
 
-fn loaded(sources: &Sources<'_>, item: &Item<routing::Middleware>, name: &str) -> Result<Arc<Plugin>, Problem> {
+fn loaded(
+    sources: &Sources<'_>,
+    item: &Item<routing::Middleware>,
+    name: &str,
+    config: &Node,
+) -> Result<Arc<Plugin>, Problem> {
+    let key = below(item, config);
     let Some(entry) = sources.plugins.find(name) else {
         let directory = sources.plugin_directory.display();
         if TRAEFIK_MIDDLEWARES.contains(&name) {
             let help = format!("a plugin in `{directory}/{name}.wasm` would provide it");
-            return Err(item.problem(name, format!("`{name}` is not supported yet")).help(help));
+            return Err(item.problem(key, format!("`{name}` is not supported yet")).help(help));
         }
         let known: Vec<String> = sources.plugins.iter().map(|entry| entry.name.to_string()).collect();
         let help = did_you_mean(name, known.iter());
-        return Err(item.problem("", format!("there is no plugin `{name}` in `{directory}`")).help(help));
+        return Err(item.problem(key, format!("there is no plugin `{name}` in `{directory}`")).help(help));
     };
     let Some(plugin) = &entry.plugin else {
         let reason = entry.problem.as_deref().unwrap_or("it was never loaded");
-        return Err(item.problem("", format!("the plugin `{name}` cannot be used: {reason}")));
+        return Err(item.problem(key, format!("the plugin `{name}` cannot be used: {reason}")));
     };
     Ok(Arc::clone(plugin))
+}
+
+/// The key of a plugin's options below its middleware: `headers`, or `plugin.stamp`.
+fn below<'a>(item: &Item<routing::Middleware>, config: &'a Node) -> &'a str {
+    config.key().strip_prefix(item.key()).unwrap_or_default().trim_start_matches('.')
 }
 
 async fn configured(
@@ -139,18 +150,19 @@ async fn configured(
     config: &Node,
     files: &mut BTreeSet<PathBuf>,
 ) -> Result<Arc<Configured>, Vec<Problem>> {
-    let mut config = config.to_json(&plugin.about.schema)?;
-    if config.is_null() {
-        config = Value::Object(serde_json::Map::new());
+    let key = below(item, config);
+    let mut options = config.to_json(&plugin.about.schema)?;
+    if options.is_null() {
+        options = Value::Object(serde_json::Map::new());
     }
     for pointer in &plugin.about.files {
-        inline(&mut config, pointer, files)
-            .map_err(|message| vec![item.problem(&format!("{}{}", plugin.name, pointer.replace('/', ".")), message)])?;
+        inline(&mut options, pointer, files)
+            .map_err(|message| vec![item.problem(&format!("{key}{}", pointer.replace('/', ".")), message)])?;
     }
-    if let Some(configured) = previous_with(sources, name, plugin, &config) {
+    if let Some(configured) = previous_with(sources, name, plugin, &options) {
         return Ok(configured);
     }
-    configure(sources, plugin, &config).await.map_err(|message| vec![item.problem(&plugin.name, message)])
+    configure(sources, plugin, &options).await.map_err(|message| vec![item.problem(key, message)])
 }
 
 /// The middleware of the previous snapshot, if neither its plugin nor its configuration has changed: its instances, with
@@ -175,8 +187,8 @@ fn inline(config: &mut Value, pointer: &str, files: &mut BTreeSet<PathBuf>) -> R
     };
     let file = Path::new(file);
     files.insert(file.to_owned());
-    let text =
-        std::fs::read_to_string(file).map_err(|error| format!("failed to read `{}`: {error}", file.display()))?;
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("`{}` cannot be read: {}", file.display(), reason(&error)))?;
     *value = Value::String(text);
     Ok(())
 }

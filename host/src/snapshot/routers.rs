@@ -1,6 +1,6 @@
 //! `http.routers` and the proxy's own routers → routes on entry points.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Items, Placed, Reference, Sources, Status, did_you_mean, middlewares, services};
 use crate::config::install::{EntryPoint, Protocol, RedirectEntryPoint};
 use crate::config::routing::{self, RouterTls};
-use crate::config::{Install, Item, Problem, Severity};
+use crate::config::{Install, Item, Problem, Routing, Severity};
 use crate::middleware::Chain;
 use crate::plugin::Configured;
 use crate::router::{Route, Target};
@@ -26,7 +26,7 @@ pub(super) async fn build(sources: &Sources<'_>, items: &mut Items) -> HostOptio
     let entry_middlewares = entry_point_middlewares(sources, items);
     for (name, item) in &sources.routing.routers {
         let previous = sources.previous.items.routers.get(name);
-        let status = match Draft::of(name, item, sources.install, items, &entry_middlewares) {
+        let status = match Draft::of(name, item, sources, items, &entry_middlewares) {
             Ok(draft) if draft.problems.iter().any(Problem::is_error) => draft.failed(previous),
             Ok(draft) => draft.finished(),
             Err(problems) => Status::broken(problems, last_good(previous)),
@@ -34,24 +34,24 @@ pub(super) async fn build(sources: &Sources<'_>, items: &mut Items) -> HostOptio
         items.routers.insert(name.clone(), status);
     }
     internal(sources, items).await;
-    host_options(items)
+    host_options(items, sources.routing)
 }
 
 /// A router whose TLS options never were good must not serve with others.
-pub(super) fn disable_without_options(items: &mut Items, tls: &tls::Store) {
-    for status in items.routers.values_mut() {
-        let Some(placed) = &mut status.serves else { continue };
-        for placed in placed {
-            let Some(options) = placed.tls.as_ref().map(options_of) else {
-                continue;
-            };
+pub(super) fn disable_without_options(items: &mut Items, routing: &Routing, tls: &tls::Store) {
+    for (name, item) in &routing.routers {
+        let Some(status) = items.routers.get_mut(name) else { continue };
+        let mut broken = BTreeSet::new();
+        for placed in status.serves.iter_mut().flatten() {
+            let Some(options) = placed.tls.as_ref().map(options_of) else { continue };
             if options == DEFAULT_OPTIONS || tls.has_option_set(options) || placed.is_disabled() {
                 continue;
             }
-            let message = format!("the TLS options `{options}` do not exist or are broken");
-            status.problems.push(Problem::error(format!("http.routers.{}", placed.route.name), message));
+            broken.insert(options.to_owned());
             placed.route = disabled(&placed.route);
         }
+        let broken = broken.iter().map(|options| format!("the TLS options `{options}` are broken"));
+        status.problems.extend(broken.map(|message| item.problem("tls.options", message)));
     }
 }
 
@@ -79,10 +79,12 @@ fn entry_point_middlewares(sources: &Sources<'_>, items: &mut Items) -> EntryMid
                 middlewares::resolve(items, &item, &format!("http.middlewares[{position}]"), reference)
             })
             .collect();
-        if let Err(problem) = &resolved {
+        // Each router of the entry point has the same problem at the same place, which is shown once.
+        let resolved = resolved.map_err(|problem| {
             let place = sources.install.place(&problem.key);
-            items.problems.push(problem.clone().at(place));
-        }
+            problem.at(place)
+        });
+        items.problems.extend(resolved.as_ref().err().cloned());
         of_entry_points.insert(name.clone(), resolved.map(|plugins| plugins.into_iter().flatten().collect()));
     }
     of_entry_points
@@ -111,10 +113,11 @@ impl<'a> Draft<'a> {
     fn of(
         name: &str,
         item: &'a Item<routing::Router>,
-        install: &Install,
+        sources: &Sources<'_>,
         items: &Items,
         entry_middlewares: &EntryMiddlewares,
     ) -> Result<Self, Vec<Problem>> {
+        let Sources { install, routing, .. } = sources;
         let mut problems: Vec<Problem> = item.problems().cloned().collect();
         let Some(config) = item.readable() else {
             return Err(problems);
@@ -133,12 +136,13 @@ impl<'a> Draft<'a> {
             let resolved = middlewares::resolve(items, item, &format!("middlewares[{position}]"), reference);
             plugins.extend(kept(resolved, &mut problems).unwrap_or_default());
         }
+        problems.extend(missing_resolver(item, config, install));
         let entry_points = entry_points(item, config, install, &mut problems);
         let mut placements = Vec::new();
         for (entry_point, settings) in entry_points {
             let tls = config.tls.clone().or_else(|| settings.http.tls.clone());
-            if let Some(tls) = &tls {
-                check_tls(item, tls, &rule, install, &mut problems);
+            if let Some(Err(problem)) = tls.as_ref().map(|tls| check_options(item, tls, &rule, routing)) {
+                note(problem, &mut problems);
             }
             let before = entry_middlewares.get(entry_point).cloned().unwrap_or(Ok(Vec::new()));
             let before = kept(before, &mut problems).unwrap_or_default();
@@ -184,17 +188,18 @@ fn with_provider(reference: &str) -> String {
 }
 
 fn kept<T>(result: Result<T, Problem>, problems: &mut Vec<Problem>) -> Option<T> {
-    result
-        .map_err(|problem| {
-            if !problems.contains(&problem) {
-                problems.push(problem);
-            }
-        })
-        .ok()
+    result.map_err(|problem| note(problem, problems)).ok()
+}
+
+/// What is wrong on several entry points is wrong once.
+fn note(problem: Problem, problems: &mut Vec<Problem>) {
+    if !problems.contains(&problem) {
+        problems.push(problem);
+    }
 }
 
 fn rule_problem(item: &Item<routing::Router>, text: &str, error: &rule::Error) -> Problem {
-    let message = format!("{error}\n{}", error.render(text));
+    let message = if text.trim().is_empty() { error.to_string() } else { format!("{error}\n{}", error.render(text)) };
     item.problem("rule", message).help(error.help.clone())
 }
 
@@ -230,26 +235,36 @@ fn entry_points<'a>(
     http().filter(|(name, _)| *name != ADMIN_ENTRY_POINT).collect()
 }
 
-fn check_tls(
-    item: &Item<routing::Router>,
-    tls: &RouterTls,
-    rule: &Rule,
-    install: &Install,
-    problems: &mut Vec<Problem>,
-) {
-    if let Some(resolver) = &tls.cert_resolver
-        && !install.certificates_resolvers.contains_key(resolver)
-    {
-        let message = format!("certificates resolver `{resolver}` does not exist; the default certificate is served");
-        let help = did_you_mean(resolver, install.certificates_resolvers.keys());
-        let problem = item.problem("tls.certResolver", message).help(help);
-        problems.push(Problem { severity: Severity::Warning, ..problem });
+/// The default certificate is served in place of that of a resolver.
+fn missing_resolver(item: &Item<routing::Router>, config: &routing::Router, install: &Install) -> Option<Problem> {
+    let resolver = config.tls.as_ref()?.cert_resolver.as_ref()?;
+    if install.certificates_resolvers.contains_key(resolver) {
+        return None;
     }
-    if options_of(tls) != DEFAULT_OPTIONS && hosts_of(rule).is_empty() {
+    let message = format!("certificates resolver `{resolver}` does not exist; the default certificate is served");
+    let help = did_you_mean(resolver, install.certificates_resolvers.keys());
+    let problem = item.problem("tls.certResolver", message).help(help);
+    Some(Problem { severity: Severity::Warning, ..problem })
+}
+
+/// Whether the TLS options exist and can apply.
+fn check_options(item: &Item<routing::Router>, tls: &RouterTls, rule: &Rule, routing: &Routing) -> Result<(), Problem> {
+    const KEY: &str = "tls.options";
+
+    let options = options_of(tls);
+    if options == DEFAULT_OPTIONS {
+        return Ok(());
+    }
+    if hosts_of(rule).is_empty() {
         let message = "TLS options are chosen by host, and the rule names none, so that they would never apply";
-        let problem = item.problem("tls.options", message);
-        problems.push(problem.help("add `Host(…)` to the rule, or remove `tls.options`".to_owned()));
+        let help = "add `Host(…)` to the rule, or remove `tls.options`";
+        return Err(item.problem(KEY, message).help(help.to_owned()));
     }
+    if !routing.tls.options.contains_key(options) {
+        let message = format!("the TLS options `{options}` do not exist");
+        return Err(item.problem(KEY, message).help(did_you_mean(options, routing.tls.options.keys())));
+    }
+    Ok(())
 }
 
 fn options_of(tls: &RouterTls) -> &str {
@@ -268,31 +283,36 @@ fn hosts_of(rule: &Rule) -> Vec<String> {
 }
 
 /// Which option set each host has. Two for one host is a contradiction, which Traefik settles with the default.
-fn host_options(items: &mut Items) -> HostOptions {
+fn host_options(items: &mut Items, routing: &Routing) -> HostOptions {
     let mut hosts = HostOptions::new();
+    let mut chosen: BTreeMap<(&str, String), (&str, &str)> = BTreeMap::new();
     let mut contradictions = Vec::new();
-    for placed in items.routers.values().filter_map(|status| status.serves.as_ref()).flatten() {
+    for (name, placed) in placed(items) {
         let Some(tls) = &placed.tls else { continue };
+        let options = options_of(tls);
         let of_entry_point = hosts.entry(placed.entry_point.to_string()).or_default();
         for host in hosts_of(&placed.route.rule) {
-            let options = options_of(tls);
-            match of_entry_point.get(&host) {
-                Some(other) if other != options => {
-                    let message = format!(
-                        "`{host}` has the TLS options `{other}` and `{options}` at the entry point `{}`; it gets the default",
-                        placed.entry_point
-                    );
-                    contradictions.push((placed.entry_point.to_string(), host.clone(), message));
-                }
-                _ => drop(of_entry_point.insert(host, options.to_owned())),
+            let (first, known) = *chosen.entry((&placed.entry_point, host.clone())).or_insert((name, options));
+            if known == options {
+                of_entry_point.entry(host).or_insert_with(|| options.to_owned());
+                continue;
             }
+            let message = format!(
+                "`{host}` has the TLS options `{options}` here and `{known}` by the router `{first}`: it gets the default"
+            );
+            let problem = routing.routers.get(name).map(|item| item.problem("tls.options", message));
+            problem.into_iter().for_each(|problem| note(problem, &mut contradictions));
+            of_entry_point.insert(host, DEFAULT_OPTIONS.to_owned());
         }
     }
-    for (entry_point, host, message) in contradictions {
-        items.problems.push(Problem::error("tls.options", message));
-        hosts.entry(entry_point).or_default().insert(host, DEFAULT_OPTIONS.to_owned());
-    }
+    items.problems.extend(contradictions);
     hosts
+}
+
+/// What each router serves, by its name.
+fn placed(items: &Items) -> impl Iterator<Item = (&str, &Placed)> {
+    let serving = items.routers.iter().filter_map(|(name, status)| Some((name.as_str(), status.serves.as_ref()?)));
+    serving.flat_map(|(name, placed)| placed.iter().map(move |placed| (name, placed)))
 }
 
 /// The proxy's own routers: redirections of entry points, the insecure API, ping.
@@ -339,19 +359,14 @@ fn place(items: &mut Items, name: &str, entry_point: &str, rule: &str, priority:
 /// Everything on an entry point is sent to another one, by the same plugin that routers would use.
 async fn redirect(sources: &Sources<'_>, items: &mut Items, from: &str, redirection: &RedirectEntryPoint) {
     let key = format!("entryPoints.{from}.http.redirections.entryPoint");
-    let port = match redirection.to.strip_prefix(':') {
-        Some(port) => port.to_owned(),
-        None => match sources.install.entry_points.get(&redirection.to) {
-            Some(target) => target.address.port.to_string(),
-            None => {
-                let message = format!("entry point `{}` does not exist", redirection.to);
-                let help = did_you_mean(&redirection.to, sources.install.entry_points.keys());
-                let problem = Problem::error(format!("{key}.to"), message).at(sources.install.place(&key)).help(help);
-                return items.problems.push(problem);
-            }
-        },
+    let port = match redirection_port(sources.install, &redirection.to) {
+        Ok(port) => port,
+        Err(message) => {
+            let help = did_you_mean(&redirection.to, sources.install.entry_points.keys());
+            return items.problems.push(sources.install.problem(&format!("{key}.to"), message).help(help));
+        }
     };
-    let config = json!({ "scheme": redirection.scheme, "port": port, "permanent": redirection.permanent });
+    let config = json!({ "scheme": redirection.scheme, "port": port.to_string(), "permanent": redirection.permanent });
     let name = format!("redirect-{from}-to-{}", redirection.to.trim_start_matches(':'));
     let middleware = format!("{name}@internal");
     let target = match middlewares::internal(sources, &middleware, middlewares::REDIRECTION, &config).await {
@@ -364,9 +379,23 @@ async fn redirect(sources: &Sources<'_>, items: &mut Items, from: &str, redirect
             Target::Serve(Chain::new(plugins, Arc::new(Service::Internal(Internal::Noop))))
         }
         Err(problem) => {
-            items.problems.push(problem.at(sources.install.place(&key)));
+            items.problems.push(Problem { key: key.clone(), ..problem }.at(sources.install.place(&key)));
             Target::Disabled
         }
     };
     place(items, &name, from, "PathPrefix(`/`)", redirection.priority, Internal::Noop.name(), target);
+}
+
+/// The port that clients are sent to: that of an entry point, or the one that is written.
+fn redirection_port(install: &Install, to: &str) -> Result<u16, String> {
+    if to.is_empty() {
+        return Err("`to` is missing: nothing is redirected".to_owned());
+    }
+    if let Some(port) = to.strip_prefix(':') {
+        return port.parse().map_err(|_| format!("`{to}` is no port: nothing is redirected"));
+    }
+    match install.entry_points.get(to) {
+        Some(target) => Ok(target.address.port),
+        None => Err(format!("there is no entry point `{to}`: nothing is redirected")),
+    }
 }

@@ -43,6 +43,7 @@ pub(super) fn resolve(
     reference: &str,
 ) -> Result<Arc<Service>, Problem> {
     let name = match Reference::parse(reference) {
+        Reference::File("") => return Err(item.problem("service", "`service` is missing")),
         Reference::File(name) => name,
         Reference::Internal(name) => return internal(item, install, name),
         Reference::Elsewhere(provider) => {
@@ -113,6 +114,7 @@ fn transport(config: &ServersTransport) -> Result<Transport, Vec<String>> {
         dial_timeout: unless_zero(timeouts.dial_timeout),
         response_header_timeout: unless_zero(timeouts.response_header_timeout),
         idle_timeout: unless_zero(timeouts.idle_conn_timeout),
+        ping: unless_zero(timeouts.read_idle_timeout).map(|silence| (silence, timeouts.ping_timeout)),
     })
 }
 

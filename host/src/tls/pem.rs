@@ -8,6 +8,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::config::reason;
+
 /// The bytes that an option stands for: those of the file it names (relative to the working directory), or its own.
 pub(super) fn read(option: &str) -> Result<Vec<u8>, String> {
     if is_inline(option) {
@@ -16,7 +18,7 @@ pub(super) fn read(option: &str) -> Result<Vec<u8>, String> {
     if option.is_empty() {
         return Err("neither a file nor PEM text is given".to_owned());
     }
-    fs::read(option).map_err(|error| format!("{} cannot be read: {error}", name(option)))
+    fs::read(option).map_err(|error| format!("{} cannot be read: {}", name(option), reason(&error)))
 }
 
 /// How messages call the option: its path, or a phrase in place of text that may be a key.

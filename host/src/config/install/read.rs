@@ -33,6 +33,7 @@ pub(in crate::config) fn read(root: Option<Node>) -> Result<(Install, Vec<Proble
     problems.extend(entry_points(&install));
     short_forms(&install, &mut problems);
     problems.extend(resolvers(&install));
+    problems.extend(without_effect(&install));
     complete(&mut install);
 
     problems.sort_by(|one, two| one.place.cmp(&two.place));
@@ -113,7 +114,7 @@ fn entry_points(install: &Install) -> Vec<Problem> {
             let message = "this entry point is not opened: UDP is not supported yet";
             problems.push(Problem::warning(key.as_str(), message).at(install.place(&key)));
         }
-        problems.extend(redirection(install, name, entry_point));
+        problems.extend(missing_resolver(install, name, entry_point));
     }
     if let Some(ping) = &install.ping {
         let known = || install.entry_points.keys().map(String::as_str).chain(["traefik"]);
@@ -138,19 +139,36 @@ fn short_forms(install: &Install, problems: &mut [Problem]) {
     }
 }
 
-fn redirection(install: &Install, name: &str, entry_point: &EntryPoint) -> Option<Problem> {
-    let redirect = entry_point.http.redirections.entry_point.as_ref()?;
-    let is_port = |to: &str| to.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
-    if install.entry_points.contains_key(&redirect.to) || is_port(&redirect.to) {
+/// The default certificate is served in place of that of a resolver.
+fn missing_resolver(install: &Install, name: &str, entry_point: &EntryPoint) -> Option<Problem> {
+    let resolver = entry_point.http.tls.as_ref()?.cert_resolver.as_ref()?;
+    if install.certificates_resolvers.contains_key(resolver) {
         return None;
     }
-    let key = format!("entryPoints.{name}.http.redirections.entryPoint.to");
-    let message = match redirect.to.as_str() {
-        "" => "`to` is missing: nothing is redirected".to_owned(),
-        to => format!("there is no entry point `{to}`: nothing is redirected"),
-    };
+    let key = format!("entryPoints.{name}.http.tls.certResolver");
+    let message = format!("certificates resolver `{resolver}` does not exist; the default certificate is served");
     let problem = Problem::warning(key.as_str(), message).at(install.place(&key));
-    Some(problem.help(did_you_mean(&redirect.to, install.entry_points.keys().map(String::as_str))))
+    Some(problem.help(did_you_mean(resolver, install.certificates_resolvers.keys().map(String::as_str))))
+}
+
+/// Options that ask for something that is not there yet.
+fn without_effect(install: &Install) -> Vec<Problem> {
+    let mut keys = Vec::new();
+    if let Some(api) = &install.api {
+        keys.extend(api.debug.then(|| "api.debug".to_owned()));
+        keys.extend((!api.dashboard_name.is_empty()).then(|| "api.dashboardName".to_owned()));
+    }
+    for (name, entry_point) in &install.entry_points {
+        let key = format!("entryPoints.{name}");
+        if entry_point.transport.responding_timeouts.write_timeout.is_some_and(|limit| !limit.is_zero()) {
+            keys.push(format!("{key}.transport.respondingTimeouts.writeTimeout"));
+        }
+        if !entry_point.forwarded_headers.connection.is_empty() {
+            keys.push(format!("{key}.forwardedHeaders.connection"));
+        }
+        keys.extend(entry_point.observability.without_effect().map(|option| format!("{key}.observability.{option}")));
+    }
+    keys.into_iter().map(|key| de::no_effect(&key, install.place(&key))).collect()
 }
 
 fn resolvers(install: &Install) -> Vec<Problem> {

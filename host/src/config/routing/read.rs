@@ -160,8 +160,12 @@ fn router(key: String, entry: &Entry) -> Item<Router> {
         }
         skip.push(format!("{key}.{}", syntax.key));
     }
-    let (value, mut problems) = de::read(&key, &entry.key_place, &entry.value, REST, &skip);
+    let (value, mut problems) = de::read::<Router>(&key, &entry.key_place, &entry.value, REST, &skip);
     problems.extend(quirks);
+    for option in value.iter().flat_map(|router| router.observability.without_effect()) {
+        let path = format!("observability.{option}");
+        problems.push(de::no_effect(&format!("{key}.{path}"), entry.value.find(&path)));
+    }
     Item::read(key, entry.key_place.clone(), entry.value.clone(), value, problems)
 }
 

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""A plugin file is swapped two hundred times under load, by renaming and in place in turns; each is compiled anew.
+
+Fails if a request fails, or is answered without the plugin's stamp.
+"""
+
+import subprocess
+import time
+
+from harness import ROOT, TEXT, Connection, Load, Server, Weir, arguments, finish, settled, spread, wait_for
+
+GUESTS = ["guest-stamps", "guest-stamps-again"]
+TARGET = "wasm32-wasip2"
+
+
+def components():
+    """Two versions of a plugin, which stamps what passes with its version."""
+    target = ROOT / "target/guests"
+    built = [target / TARGET / "guest" / f"{guest.replace('-', '_')}.wasm" for guest in GUESTS]
+    if not all(file.exists() for file in built):
+        command = ["cargo", "build", "--quiet", "--profile", "guest", "--target", TARGET, "--target-dir", str(target)]
+        subprocess.run([*command, *(f"--package={guest}" for guest in GUESTS)], cwd=ROOT, check=True)
+    return [file.read_bytes() for file in built]
+
+
+def numbered(component, number):
+    """The same component with a custom section, so that no cache knows it."""
+    section = b"\x06number" + number.to_bytes(4, "little")
+    return component + bytes([0, len(section)]) + section
+
+
+def main():
+    options = arguments(__doc__, swaps=200, rate=120)
+    versions = components()
+    routes = """
+http:
+  routers:
+    a: {{rule: "Host(`a.example`)", service: s, middlewares: [stamp]}}
+  middlewares:
+    stamp: {{plugin: {{stamp: {{}}}}}}
+  services:
+    s: {{loadBalancer: {{servers: [{{url: "{url}"}}]}}}}
+"""
+    with Server() as server:
+        files = {"routing/a.yaml": routes.format(url=server.url), "plugins/stamp.wasm": versions[0]}
+        with Weir(options.binary, files, options.keep) as weir:
+            control = Connection(weir.address)
+            stamp = lambda: control.get("a.example")[1].get("x-stamp")
+            file = weir.folder / "plugins/stamp.wasm"
+            applied = []
+
+            def is_right(status, fields, body):
+                return (status, body) == (200, TEXT) and "x-stamp" in fields
+
+            with Load(weir.address, options.rate, lambda _: ("a.example", "/"), is_right) as load:
+                before = settled(weir)
+                for number in range(1, options.swaps + 1):
+                    old, content = stamp(), numbered(versions[number % 2], number)
+                    begun = time.monotonic()
+                    if number % 4 < 2:
+                        weir.replace("plugins/stamp.wasm", content)
+                    else:
+                        half = len(content) // 2
+                        with file.open("wb", buffering=0) as writer:
+                            writer.write(content[:half])
+                            time.sleep(0.08)
+                            writer.write(content[half:])
+                    wait_for(f"swap {number}", lambda: stamp() != old)
+                    applied.append(time.monotonic() - begun)
+                after = settled(weir)
+    figures = {"swaps": options.swaps, **load.figures(), "rss_kib": [before, after], "rss_growth_kib": after - before}
+    finish(figures | spread(applied), {"failed": 0, "closed": 0})
+
+
+main()
