@@ -1,8 +1,8 @@
-//! Fields that belong to one connection and are never forwarded (RFC 9110, section 7.6.1), and `X-Forwarded-For`.
+//! Fields of responses that belong to one connection and are never passed on (RFC 9110, section 7.6.1), and
+//! `X-Forwarded-For`. Those of requests never get here: the entry point removes them.
 
 use http::header::{
-    CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, StatusCode, response};
 
@@ -10,19 +10,6 @@ use crate::http::X_FORWARDED_FOR;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-
-/// Removes the hop-by-hop fields of a request, those that `Connection` names first.
-///
-/// Names that the proxy itself manages stay even if a client lists them: otherwise it could take them from the server.
-pub(super) fn strip_request(headers: &mut HeaderMap) {
-    let trailers = headers.get(TE).is_some_and(|te| contains_token(te, "trailers"));
-    strip(headers);
-    headers.remove(PROXY_AUTHORIZATION);
-    headers.remove(TRAILER);
-    if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-}
 
 /// Removes the hop-by-hop fields of a response, and what says of a 304 more than a cache may hear (RFC 9110, section
 /// 15.4.5).
@@ -109,19 +96,17 @@ mod tests {
             ("connection", "X-Private, keep-alive, X-Forwarded-Host, host"),
             ("x-private", "1"),
             ("keep-alive", "timeout=5"),
-            ("te", "trailers, gzip"),
+            ("proxy-authenticate", "Basic"),
             ("transfer-encoding", "chunked"),
-            ("proxy-authorization", "Basic eA=="),
             ("upgrade", "h2c"),
             ("x-forwarded-host", "a"),
             ("host", "a"),
             ("accept", "*/*"),
         ]);
-        strip_request(&mut fields);
+        strip(&mut fields);
         let mut left: Vec<&str> = fields.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["accept", "host", "te", "x-forwarded-host"]);
-        assert_eq!(fields["te"], "trailers");
+        assert_eq!(left, ["accept", "host", "x-forwarded-host"]);
     }
 
     #[test]
