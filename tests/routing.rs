@@ -221,7 +221,6 @@ async fn requests_that_are_in_doubt_are_refused() {
         "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\nConnection: close\r\n\r\n",
         "GET /%zz HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
-        "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\nConnection: close\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a.example\r\nX Y: 1\r\nConnection: close\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a.example\r\nX-A : 1\r\nConnection: close\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\nContent-Length: 2\r\nConnection: close\r\n\r\nab",

@@ -8,6 +8,7 @@ pub(crate) mod folder;
 pub(crate) mod guests;
 pub(crate) mod program;
 pub(crate) mod proxy;
+pub(crate) mod strict;
 pub(crate) mod websocket;
 
 use std::io;

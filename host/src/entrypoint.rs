@@ -5,7 +5,10 @@
 
 mod exchange;
 mod forwarded;
+mod head;
+mod hop;
 mod io;
+mod request_line;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -32,9 +35,11 @@ use tokio_rustls::server::TlsStream;
 pub use self::forwarded::Trust;
 pub use self::io::Limits;
 use self::io::{Activity, Timed};
+use self::request_line::RequestLines;
 use crate::http::{Causes, Connection, LocalExecutor, TlsSession};
 use crate::middleware::Resources;
 use crate::snapshot::Snapshot;
+use crate::target::Paths;
 use crate::telemetry::AccessLog;
 use crate::tls;
 
@@ -51,14 +56,27 @@ pub struct EntryPoint {
     pub trust: Trust,
     /// Whether clients' addresses are added to `X-Forwarded-For`.
     pub append_client_address: bool,
-    /// Whether empty and dot segments of paths are resolved.
-    pub sanitize_path: bool,
+    pub paths: Paths,
+    /// What becomes of fields whose names may be taken for others'.
+    pub aliases: Aliases,
     pub limits: Limits,
     pub keep_alive_time_at_most: Option<Duration>,
     pub keep_alive_requests_at_most: Option<u64>,
     pub header_bytes_at_most: usize,
     pub http2_streams_at_most: u32,
     pub access_log: bool,
+}
+
+/// Traefik's `aliasHeadersStrategy`: names with `_` or `.`, in which servers may see a `-`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Aliases {
+    /// Only those of fields that the proxy manages are removed.
+    #[default]
+    Keep,
+    /// Those with one of these characters are removed.
+    Delete(&'static [u8]),
+    /// A request with one of these characters is refused.
+    Reject(&'static [u8]),
 }
 
 /// What one worker brings to the connections that it serves.
@@ -230,11 +248,14 @@ impl Connecting {
             entry_point: Arc::clone(&entry_point.name),
             tls: session,
         });
-        let stream = TokioIo::new(Timed::new(stream, Arc::clone(&activity)));
+        let stream = Timed::new(stream, Arc::clone(&activity));
+        let lines = Arc::clone(&activity);
         let served = Rc::new(Served { entry_point, worker, connection, activity, tls_options });
         let ended = match speaks {
-            Speaks::Http2 => serve_http2(stream, served, draining).await,
-            Speaks::Http1 | Speaks::Tls => serve_http1(stream, served, draining).await,
+            Speaks::Http2 => serve_http2(TokioIo::new(stream), served, draining).await,
+            Speaks::Http1 | Speaks::Tls => {
+                serve_http1(TokioIo::new(RequestLines::new(stream, lines)), served, draining).await
+            }
         };
         if let Err(error) = ended {
             tracing::debug!(%client, "a connection was cut: {}", Causes(&error));

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -293,7 +293,6 @@ fn prepare(
 ) -> Result<(http::Request<Body>, Option<upgrade::Requested>), Failure> {
     let upgrade = upgrade::requested(&mut request.head);
     let headers = &mut request.head.headers;
-    hop::strip_request(headers);
     let connection = &request.connection;
     hop::append_client_address(headers, connection.append_client_address.then_some(&connection.client_address));
     let mut body = std::mem::take(&mut request.body);
@@ -301,6 +300,14 @@ fn prepare(
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         body = Body::empty();
+    }
+    // hyper drops content of GET and HEAD that has neither length nor coding.
+    if !http_body::Body::is_end_stream(&body) && !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    // Clients of HTTP/1.0 need not name a host, servers of HTTP/1.1 want one.
+    if !headers.contains_key(HOST) {
+        headers.insert(HOST, upstream.authority.clone());
     }
     let mut outgoing = http::Request::new(body);
     *outgoing.method_mut() = std::mem::take(&mut request.head.method);
@@ -346,6 +353,7 @@ async fn exchange(
 async fn send_on(sender: &mut Sender, upstream: &Upstream, mut request: http::Request<Body>) -> Sent {
     if matches!(sender, Sender::Http2(_)) {
         let scheme = if upstream.protocol == Protocol::Https { "https" } else { "http" };
+        request.headers_mut().remove(TRANSFER_ENCODING);
         let authority = request.headers_mut().remove(HOST);
         let authority = authority.as_ref().unwrap_or(&upstream.authority);
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
@@ -425,7 +433,22 @@ fn is_reset(error: &hyper::Error) -> bool {
     false
 }
 
+/// Whether a request's body is not framed as it should be: hyper says so in its error's causes.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData);
+        }
+        cause = error.source();
+    }
+    false
+}
+
 fn failure(error: hyper::Error) -> Failure {
+    if error.is_user() && is_malformed(&error) {
+        return Failure::BadRequest("malformed content");
+    }
     if error.is_user() || error.is_body_write_aborted() {
         return Failure::ClientGone;
     }

@@ -21,7 +21,8 @@ pub static X_CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-conte
 /// One request on its way from an entry point to a server.
 ///
 /// The head's URI is in origin form (path and query, normalised), and the `Host` field is the authority, whatever the
-/// version of HTTP that the client spoke: middlewares that change them change what the server sees.
+/// version of HTTP that the client spoke: middlewares that change them change what the server sees. Fields that belong to
+/// the client's connection are gone, but for `Connection: Upgrade` and `Upgrade: websocket` of a request for a websocket.
 pub struct Request {
     pub head: request::Parts,
     pub body: Body,
@@ -64,6 +65,12 @@ impl Request {
     }
 }
 
+/// Whether servers may take a field's name for `known`: gateways to CGI read `_` as `-`, PHP reads `.` so too.
+pub fn may_be_taken_for(name: &str, known: &str) -> bool {
+    let dash = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
+    known.len() == name.len() && name.bytes().map(dash).eq(known.bytes().map(dash))
+}
+
 /// An authority without its port and the dot that ends a fully qualified name.
 pub fn routing_host(authority: &str) -> &str {
     let host = match authority.rfind(':') {
@@ -76,6 +83,8 @@ pub fn routing_host(authority: &str) -> &str {
 /// A message body: nothing, bytes at hand, or a stream from the network.
 pub struct Body {
     content: Content,
+    /// Whether fields that follow the content are left out.
+    ends_with_content: bool,
     /// Called once when a stream has ended cleanly; dropped uncalled when it broke or was abandoned.
     on_end: Option<Box<dyn FnOnce()>>,
     observer: Option<Box<dyn Observer>>,
@@ -95,7 +104,13 @@ pub trait Observer {
 
 impl Body {
     pub const fn empty() -> Self {
-        Self { content: Content::Empty, on_end: None, observer: None }
+        Self { content: Content::Empty, ends_with_content: false, on_end: None, observer: None }
+    }
+
+    /// Leaves trailers out, as RFC 9110 (section 6.5.1) allows: a server may take them for what a header has said.
+    pub const fn without_trailers(mut self) -> Self {
+        self.ends_with_content = true;
+        self
     }
 
     /// Calls `action` when the body has been read to its end without an error.
@@ -162,6 +177,7 @@ impl http_body::Body for Body {
             }
             Content::Stream(incoming) => match Pin::new(incoming).poll_frame(context) {
                 Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(frame))) if self.ends_with_content && frame.is_trailers() => None,
                 Poll::Ready(mut frame) => {
                     if let Some(Ok(frame)) = &mut frame
                         && let Some(trailers) = frame.trailers_mut()
@@ -259,6 +275,8 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecu
 pub enum Failure {
     /// 400: the request cannot be understood without doubt.
     BadRequest(&'static str),
+    /// The same with a status of its own.
+    Refused(StatusCode, &'static str),
     /// 404: no router matches.
     NoRouter,
     /// 421: the host's TLS options are not those the connection was made with (RFC 9110, section 15.5.20).
@@ -289,6 +307,7 @@ impl Failure {
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Refused(status, _) => *status,
             Self::NoRouter => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::RouterDisabled | Self::NoServer | Self::PluginBusy(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -302,6 +321,11 @@ impl Failure {
         }
     }
 
+    /// Whether the client's side of the connection can no longer be relied on.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::BadRequest(_) | Self::Refused(..))
+    }
+
     /// The answer a client gets, worded as Traefik words it.
     pub fn response(&self) -> Response {
         match self {
@@ -312,6 +336,7 @@ impl Failure {
             }
             Self::Misdirected => plain_text(self.status(), "Misdirected Request\n"),
             Self::BadRequest(reason) => bad_request(reason),
+            Self::Refused(status, _) => empty(*status),
             _ => status_text(self.status()),
         }
     }
@@ -320,7 +345,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BadRequest(reason) => write!(out, "bad request: {reason}"),
+            Self::BadRequest(reason) | Self::Refused(_, reason) => write!(out, "bad request: {reason}"),
             Self::NoRouter => out.write_str("no router matches"),
             Self::Misdirected => out.write_str("the connection was made with the TLS options of another host"),
             Self::RouterDisabled => out.write_str("the router is disabled"),
@@ -366,6 +391,13 @@ fn bad_request(reason: &str) -> Response {
     let mut response = Response::new(Bytes::from(format!("400 Bad Request: {reason}")).into());
     *response.status_mut() = StatusCode::BAD_REQUEST;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// A response of our own without content.
+pub fn empty(status: StatusCode) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = status;
     response
 }
 

@@ -53,7 +53,8 @@ impl Chain {
         let mut states = Vec::new();
         let mut early = None;
         for middleware in &self.middlewares {
-            middleware.plan.request_edits.iter().for_each(|edit| edit.apply(&mut request.head.headers, tls));
+            let headers = &mut request.head.headers;
+            middleware.plan.request_edits.iter().for_each(|edit| edit.apply_to_request(headers, tls));
             match self.enter(middleware, resources, router, request).await {
                 Ok(Entered::On(state)) if self.has_response_calls => states.push(state),
                 Ok(Entered::On(_)) => {}

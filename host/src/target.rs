@@ -5,8 +5,68 @@
 //! As in Traefik: percent-encoded unreserved characters are decoded, other encodings are kept in upper case, characters
 //! that no path may have are encoded, empty and dot segments are resolved, and `;` between parameters becomes `&`.
 
+use std::borrow::Cow;
+
 use http::Uri;
 use http::uri::PathAndQuery;
+
+/// What an entry point does with targets. The default is Traefik's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// Whether empty and dot segments are resolved (`sanitizePath`).
+    pub resolve: bool,
+    /// Whether `;` between parameters becomes `%3B` instead of `&` (`encodeQuerySemicolons`).
+    pub encode_semicolons: bool,
+    /// What a path may have in its encoded form (`encodedCharacters`).
+    pub allowed: Allowed,
+}
+
+/// Characters that split the views of proxies and servers when one of them decodes them: `/ \\ ; % ? #` and NUL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    pub slash: bool,
+    pub backslash: bool,
+    pub null: bool,
+    pub semicolon: bool,
+    pub percent: bool,
+    pub question_mark: bool,
+    pub hash: bool,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self { resolve: true, encode_semicolons: false, allowed: Allowed::default() }
+    }
+}
+
+impl Default for Allowed {
+    fn default() -> Self {
+        Self {
+            slash: true,
+            backslash: true,
+            null: true,
+            semicolon: true,
+            percent: true,
+            question_mark: true,
+            hash: true,
+        }
+    }
+}
+
+impl Allowed {
+    const fn includes(self, byte: u8) -> bool {
+        match byte {
+            b'/' => self.slash,
+            b'\\' => self.backslash,
+            0 => self.null,
+            b';' => self.semicolon,
+            b'%' => self.percent,
+            b'?' => self.question_mark,
+            b'#' => self.hash,
+            _ => true,
+        }
+    }
+}
 
 /// What is wrong with a target, to be read after the target itself.
 pub type Refusal = &'static str;
@@ -18,31 +78,70 @@ pub fn parse(text: &str) -> Result<Uri, Refusal> {
     }
     let target = PathAndQuery::try_from(text).map_err(|_| "has characters that no path may have")?;
     let uri = Uri::from(target);
-    Ok(normalise(&uri, true)?.unwrap_or(uri))
+    Ok(normalise(&uri, Paths::default())?.unwrap_or(uri))
 }
 
 /// The normal form of a target, or `None` if it is in that form already.
-///
-/// `resolve` says whether empty and dot segments are resolved (Traefik's `sanitizePath`).
-pub fn normalise(uri: &Uri, resolve: bool) -> Result<Option<Uri>, Refusal> {
+pub fn normalise(uri: &Uri, paths: Paths) -> Result<Option<Uri>, Refusal> {
     let path = uri.path();
-    if path == "*" {
-        return Ok(None);
-    }
     let origin_form = uri.authority().is_none() && path.starts_with('/');
-    if origin_form && is_plain(path.as_bytes(), resolve) && !uri.query().is_some_and(|query| query.contains(';')) {
+    if origin_form && is_plain(path.as_bytes(), paths.resolve) && uri.query().is_none_or(is_plain_query) {
         return Ok(None);
     }
-    let mut text = encode(path)?;
-    if resolve {
+    let mut text = encode(path, paths.allowed)?;
+    if paths.resolve {
         text = resolve_segments(&text);
     }
     if let Some(query) = uri.query() {
         text.push('?');
-        text.push_str(&query.replace(';', "&"));
+        push_query(&mut text, query, paths.encode_semicolons);
     }
     let target = PathAndQuery::try_from(text).map_err(|_| "has characters that no path may have")?;
     Ok(Some(Uri::from(target)))
+}
+
+/// The path as rules see it: what has no meaning of its own in a path is decoded, so that `/my app` is found in
+/// `/my%20app`.
+pub fn routing_path(path: &str) -> Cow<'_, str> {
+    let Some(first) = path.find('%') else { return Cow::Borrowed(path) };
+    let bytes = path.as_bytes();
+    let mut decoded = bytes[..first].to_vec();
+    let mut at = first;
+    while let Some(&byte) = bytes.get(at) {
+        match bytes.get(at + 1..at + 3).and_then(hexadecimal) {
+            Some(code) if byte == b'%' && !is_reserved(code) => {
+                decoded.push(code);
+                at += 3;
+            }
+            _ => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
+}
+
+/// RFC 3986, section 2.2, and the percent sign.
+const fn is_reserved(byte: u8) -> bool {
+    matches!(byte, b':' | b'/' | b'?' | b'#' | b'[' | b']' | b'@' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*')
+        || matches!(byte, b'+' | b',' | b';' | b'=' | b'%')
+}
+
+fn is_plain_query(query: &str) -> bool {
+    query.bytes().all(|byte| byte.is_ascii() && byte != b';')
+}
+
+/// Queries are opaque but for `;`, which some servers take for `&`, and for what a request line cannot have.
+fn push_query(text: &mut String, query: &str, encode_semicolons: bool) {
+    for byte in query.bytes() {
+        match byte {
+            b';' if encode_semicolons => text.push_str("%3B"),
+            b';' => text.push('&'),
+            byte if byte.is_ascii() => text.push(char::from(byte)),
+            byte => push_encoded(text, byte),
+        }
+    }
 }
 
 /// Whether nothing in a path needs a second look: the common case, without an allocation.
@@ -66,7 +165,7 @@ const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-fn encode(path: &str) -> Result<String, Refusal> {
+fn encode(path: &str, allowed: Allowed) -> Result<String, Refusal> {
     let mut text = String::with_capacity(path.len() + 8);
     if !path.starts_with('/') {
         text.push('/');
@@ -80,16 +179,24 @@ fn encode(path: &str) -> Result<String, Refusal> {
             at += 2;
             if is_unreserved(decoded) {
                 text.push(char::from(decoded));
-            } else {
-                push_encoded(&mut text, decoded);
+                continue;
             }
+            push_allowed(&mut text, decoded, allowed)?;
         } else if may_stand_in_path(byte) {
             text.push(char::from(byte));
         } else {
-            push_encoded(&mut text, byte);
+            push_allowed(&mut text, byte, allowed)?;
         }
     }
     Ok(text)
+}
+
+fn push_allowed(text: &mut String, byte: u8, allowed: Allowed) -> Result<(), Refusal> {
+    if !allowed.includes(byte) {
+        return Err("has an encoded character that this entry point does not allow");
+    }
+    push_encoded(text, byte);
+    Ok(())
 }
 
 fn hexadecimal(digits: &[u8]) -> Option<u8> {
@@ -131,7 +238,8 @@ mod tests {
 
     fn normal(target: &str, resolve: bool) -> String {
         let uri: Uri = target.parse().expect("a target that the HTTP parser lets through");
-        normalise(&uri, resolve).expect("a good target").unwrap_or(uri).to_string()
+        let paths = Paths { resolve, ..Paths::default() };
+        normalise(&uri, paths).expect("a good target").unwrap_or(uri).to_string()
     }
 
     #[test]
@@ -156,7 +264,7 @@ mod tests {
             ("//evil.example", "/evil.example"),
             ("http://example.com/a?b", "/a?b"),
             ("http://example.com", "/"),
-            ("*", "*"),
+            ("/?q=caf\u{e9}", "/?q=caf%C3%A9"),
         ] {
             assert_eq!(normal(target, true), expected, "{target}");
         }
@@ -169,10 +277,52 @@ mod tests {
     }
 
     #[test]
+    fn semicolons_of_queries() {
+        let uri: Uri = "/a;b?c;d".parse().expect("a target");
+        let encoded = normalise(&uri, Paths { encode_semicolons: true, ..Paths::default() });
+        assert_eq!(encoded.expect("a good target").expect("another form"), "/a;b?c%3Bd");
+    }
+
+    #[test]
+    fn encoded_characters_can_be_forbidden() {
+        let none = Allowed {
+            slash: false,
+            backslash: false,
+            null: false,
+            semicolon: false,
+            percent: false,
+            question_mark: false,
+            hash: false,
+        };
+        for target in ["/%2f", "/%5C", "/\\", "/%00", "/%3b", "/%25", "/%3F", "/%23"] {
+            let uri: Uri = target.parse().expect("the HTTP parser lets it through");
+            assert!(normalise(&uri, Paths::default()).is_ok(), "{target}");
+            assert!(normalise(&uri, Paths { allowed: none, ..Paths::default() }).is_err(), "{target}");
+        }
+        let uri: Uri = "/a;b/%20%c3?%2f".parse().expect("a target");
+        assert!(normalise(&uri, Paths { allowed: none, ..Paths::default() }).is_ok());
+    }
+
+    #[test]
+    fn rules_see_what_has_no_meaning_decoded() {
+        for (path, expected) in [
+            ("/a/b", "/a/b"),
+            ("/my%20app", "/my app"),
+            ("/%22%3C%3E%5C%5E%7B%7C%7D", "/\"<>\\^{|}"),
+            ("/a%2Fb%3F%23%25%3B%40", "/a%2Fb%3F%23%25%3B%40"),
+            ("/caf%C3%A9", "/caf\u{e9}"),
+            ("/%FF", "/\u{fffd}"),
+            ("/%25%32%30", "/%2520"),
+        ] {
+            assert_eq!(routing_path(path), expected, "{path}");
+        }
+    }
+
+    #[test]
     fn broken_encodings_are_refused() {
         for target in ["/%", "/%2", "/%zz", "/a%2", "/%+1"] {
             let uri: Uri = target.parse().expect("the HTTP parser lets it through");
-            assert!(normalise(&uri, true).is_err(), "{target}");
+            assert!(normalise(&uri, Paths::default()).is_err(), "{target}");
         }
     }
 

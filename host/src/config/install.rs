@@ -259,6 +259,13 @@ pub struct EntryPointHttp {
     pub tls: Option<RouterTls>,
     /// Whether `//`, `/./` and `/../` are resolved before routing.
     pub sanitize_path: bool,
+    pub encoded_characters: EncodedCharacters,
+    /// Whether `;` between parameters becomes `%3B` instead of `&`.
+    pub encode_query_semicolons: bool,
+    /// Fields with `_` or `.` in their names, in which some servers see a `-`.
+    pub alias_headers_strategy: HeadersStrategy,
+    /// Its older name, for `_` alone.
+    pub underscore_headers_strategy: HeadersStrategy,
     /// Bytes.
     pub max_header_bytes: usize,
 }
@@ -270,9 +277,58 @@ impl Default for EntryPointHttp {
             middlewares: Vec::new(),
             tls: None,
             sanitize_path: true,
+            encoded_characters: EncodedCharacters::default(),
+            encode_query_semicolons: false,
+            alias_headers_strategy: HeadersStrategy::default(),
+            underscore_headers_strategy: HeadersStrategy::default(),
             max_header_bytes: 1 << 20,
         }
     }
+}
+
+/// `entryPoints.<name>.http.encodedCharacters`: what paths may have percent-encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EncodedCharacters {
+    #[serde(rename = "allowEncodedSlash")]
+    pub slash: bool,
+    #[serde(rename = "allowEncodedBackSlash")]
+    pub back_slash: bool,
+    #[serde(rename = "allowEncodedNullCharacter")]
+    pub null_character: bool,
+    #[serde(rename = "allowEncodedSemicolon")]
+    pub semicolon: bool,
+    #[serde(rename = "allowEncodedPercent")]
+    pub percent: bool,
+    #[serde(rename = "allowEncodedQuestionMark")]
+    pub question_mark: bool,
+    #[serde(rename = "allowEncodedHash")]
+    pub hash: bool,
+}
+
+impl Default for EncodedCharacters {
+    fn default() -> Self {
+        Self {
+            slash: true,
+            back_slash: true,
+            null_character: true,
+            semicolon: true,
+            percent: true,
+            question_mark: true,
+            hash: true,
+        }
+    }
+}
+
+/// What becomes of fields with such names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HeadersStrategy {
+    #[default]
+    Keep,
+    Delete,
+    /// A request with one of them is refused.
+    Reject,
 }
 
 /// `entryPoints.<name>.http.redirections`.

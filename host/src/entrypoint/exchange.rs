@@ -12,19 +12,28 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::header::{AUTHORIZATION, CONNECTION, HOST};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONNECTION, EXPECT, HOST};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, request};
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, timeout};
 
-use super::{Activity, Served, forwarded};
-use crate::http::{Body, Failure, Observer, Request, Response, X_FORWARDED_FOR, routing_host};
+use super::head::Ruling;
+use super::{Activity, Served, forwarded, head, hop};
+use crate::http::{Body, Failure, Observer, Request, Response, X_FORWARDED_FOR, empty, routing_host};
 use crate::middleware::Outcome;
 use crate::router::{Route, Target};
 use crate::rule::Subject;
 use crate::snapshot::Snapshot;
 use crate::target;
 use crate::telemetry::{AccessLog, Entry, Origin, TlsFacts};
+
+/// So much of a body that nobody reads is read all the same, for the sake of the next request, and for so long.
+const UNREAD_AT_MOST: usize = 256 << 10;
+const UNREAD_FOR_AT_MOST: Duration = Duration::from_secs(5);
 
 /// Failures are logged once in this time, so that a server that is down does not fill the disk.
 const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -42,7 +51,7 @@ pub(super) async fn answer(
     let Outcome { mut response, server, failure } = outcome;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         served.activity.becomes_tunnel();
-    } else if version < Version::HTTP_2 && served.is_worn_out(record.ordinal) {
+    } else if version < Version::HTTP_2 && (record.is_last || served.is_worn_out(record.ordinal)) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     record.answered(&response, server, failure.as_ref());
@@ -64,16 +73,41 @@ fn poll_caught(outcome: Pin<&mut impl Future<Output = Outcome>>, context: &mut C
 
 impl Served {
     async fn outcome(&self, request: http::Request<Incoming>, record: &mut Record) -> Outcome {
-        let (mut head, body) = request.into_parts();
-        if let Err(failure) = self.normalise(&mut head) {
-            return failure.into();
+        let (head, body) = request.into_parts();
+        let expects_continue = head.headers.contains_key(EXPECT);
+        let mut body = Body::from(body).without_trailers();
+        let has_content = !body.is_end_stream();
+        self.activity.has_content(has_content);
+        if has_content {
+            let activity = Arc::clone(&self.activity);
+            body = body.on_end(move || activity.has_content(false));
+        }
+        let outcome = self.attempt(head, &mut body, record).await;
+        // Of a request that is refused nobody knows where the next one begins; nor does the proxy where a client waits
+        // for leave to send the content, or sends it without.
+        let is_unread = !body.is_end_stream();
+        record.is_last = outcome.failure.as_ref().is_some_and(Failure::is_refusal) || (is_unread && expects_continue);
+        if is_unread && !record.is_last {
+            spawn_local(discard(body));
+        }
+        outcome
+    }
+
+    /// Answers; of the body there remains what nobody has read.
+    async fn attempt(&self, mut head: request::Parts, body: &mut Body, record: &mut Record) -> Outcome {
+        let client = self.connection.client.ip();
+        let trusted = self.entry_point.trust.includes(client);
+        match self.prepare(&mut head, body, trusted, record.ordinal) {
+            Ok(Ruling::Forward) => {}
+            Ok(Ruling::Answer(status)) => {
+                return Outcome { response: empty(status), server: None, failure: None };
+            }
+            Err(failure) => return failure.into(),
         }
         let snapshot = self.worker.live.snapshot();
         if self.is_misdirected(&snapshot, &head.headers) {
             return Failure::Misdirected.into();
         }
-        let client = self.connection.client.ip();
-        let trusted = self.entry_point.trust.includes(client);
         let Some(route) = self.route(&snapshot, &head) else {
             return Failure::NoRouter.into();
         };
@@ -84,41 +118,28 @@ impl Served {
         let Target::Serve(chain) = &route.target else {
             return Failure::RouterDisabled.into();
         };
-        forwarded::set(&mut head.headers, &self.connection, trusted, &self.worker.host_name);
         let original = head.uri.clone();
-        let mut request = Request { head, body: body.into(), original, connection: Arc::clone(&self.connection) };
+        let mut request =
+            Request { head, body: std::mem::take(body), original, connection: Arc::clone(&self.connection) };
         let outcome = chain.run(&self.worker.resources, &route.name, &mut request).await;
+        *body = request.body;
         if let Some(failure) = &outcome.failure {
             self.log_failure(failure, &route.name);
         }
         outcome
     }
 
-    /// Gives the head the form that [`Request`] promises, or refuses it.
-    fn normalise(&self, head: &mut request::Parts) -> Result<(), Failure> {
-        if head.method == Method::CONNECT {
-            return Err(Failure::BadRequest("CONNECT is for forward proxies"));
+    /// Gives the head the form that [`Request`] promises, or refuses it. Rules see what servers will see.
+    fn prepare(&self, head: &mut request::Parts, body: &Body, trusted: bool, ordinal: u64) -> Result<Ruling, Failure> {
+        if self.activity.has_fragment(ordinal) {
+            return Err(Failure::BadRequest("the target has a fragment"));
         }
-        if let Some(authority) = head.uri.authority() {
-            // The target's authority wins over the field (RFC 9112, section 3.2.2; RFC 9113, section 8.3.1).
-            let host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
-            let host = HeaderValue::from_str(host).map_err(|_| Failure::BadRequest("the authority is not ASCII"))?;
-            head.headers.insert(HOST, host);
-        } else {
-            let mut hosts = head.headers.get_all(HOST).iter();
-            match (hosts.next(), hosts.next()) {
-                (Some(_), Some(_)) => return Err(Failure::BadRequest("too many Host headers")),
-                (None, _) if head.version >= Version::HTTP_11 => {
-                    return Err(Failure::BadRequest("missing required Host header"));
-                }
-                _ => {}
-            }
-        }
-        let normal = target::normalise(&head.uri, self.entry_point.sanitize_path).map_err(Failure::BadRequest)?;
-        if let Some(uri) = normal {
-            head.uri = uri;
-        }
-        Ok(())
+        let has_content = !body.is_end_stream();
+        let ruling = head::normalise(head, &self.entry_point, self.connection.tls.is_some(), has_content)?;
+        hop::apply(&mut head.headers, self.entry_point.aliases)?;
+        let websocket = hop::strip(head, has_content);
+        forwarded::set(&mut head.headers, &self.connection, trusted, websocket, &self.worker.host_name);
+        Ok(ruling)
     }
 
     /// Whether the connection was made with other TLS options than the host demands: mutual TLS, for example.
@@ -134,9 +155,10 @@ impl Served {
             true => Cow::Owned(host.to_ascii_lowercase()),
             false => Cow::Borrowed(host),
         };
+        let path = target::routing_path(head.uri.path());
         let subject = Subject {
             host: host.trim_matches(['[', ']']),
-            path: head.uri.path(),
+            path: &path,
             query: head.uri.query(),
             method: &head.method,
             headers: &head.headers,
@@ -166,6 +188,20 @@ impl Served {
     }
 }
 
+/// Reads what a client still sends of a request that is answered, so that the next one can be read; if it is too much,
+/// the connection is closed.
+async fn discard(mut body: Body) {
+    let reading = async {
+        let mut left = UNREAD_AT_MOST;
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+            left = rest;
+        }
+    };
+    // Whether or not it comes to its end in time, nobody waits for it.
+    drop(timeout(UNREAD_FOR_AT_MOST, reading).await);
+}
+
 fn authority(headers: &HeaderMap) -> &str {
     headers.get(HOST).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
@@ -174,6 +210,8 @@ fn authority(headers: &HeaderMap) -> &str {
 struct Record {
     activity: Arc<Activity>,
     ordinal: u64,
+    /// No request may follow on the connection.
+    is_last: bool,
     log: Option<Box<Logged>>,
 }
 
@@ -187,7 +225,7 @@ impl Record {
     fn begin(served: &Served, request: &http::Request<Incoming>) -> Self {
         let wanted = served.worker.access_log.as_ref().filter(|_| served.entry_point.access_log);
         let log = wanted.map(|to| Box::new(Logged::begin(to, served, request)));
-        Self { activity: Arc::clone(&served.activity), ordinal: served.activity.request_begins(), log }
+        Self { activity: Arc::clone(&served.activity), ordinal: served.activity.request_begins(), is_last: false, log }
     }
 
     fn routed(&mut self, route: &Arc<Route>) {

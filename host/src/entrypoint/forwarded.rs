@@ -5,11 +5,11 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, Entry, HOST, UPGRADE};
+use http::header::{Entry, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use crate::http::Connection;
+use crate::http::{Connection, may_be_taken_for};
 
 static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
@@ -49,15 +49,19 @@ impl Trust {
 }
 
 /// Leaves the forwarding fields as servers may rely on them. `proxy` is this host's name.
-pub(super) fn set(headers: &mut HeaderMap, connection: &Connection, trusted: bool, proxy: &HeaderValue) {
-    if !trusted {
-        remove_untrusted(headers);
-    }
+pub(super) fn set(
+    headers: &mut HeaderMap,
+    connection: &Connection,
+    trusted: bool,
+    websocket: bool,
+    proxy: &HeaderValue,
+) {
+    remove(headers, trusted);
     // One growth of the table instead of two, `X-Forwarded-For` included.
     headers.reserve(6);
     set_if_missing(headers, &REAL_IP, || connection.client_address.clone());
     let secure = connection.tls.is_some();
-    let proto = match (asks_for_websocket(headers), secure) {
+    let proto = match (websocket, secure) {
         (false, false) => "http",
         (false, true) => "https",
         (true, false) => "ws",
@@ -74,19 +78,19 @@ pub(super) fn set(headers: &mut HeaderMap, connection: &Connection, trusted: boo
     headers.insert(&SERVER, proxy.clone());
 }
 
-fn remove_untrusted(headers: &mut HeaderMap) {
+/// Removes what a client may not say. A trusted one may, but in the one spelling that it manages itself.
+fn remove(headers: &mut HeaderMap, trusted: bool) {
+    let is_forbidden = |name: &str| is_managed(name) && !(trusted && MANAGED.contains(&name));
     // Most requests have none of them: one pass over the names costs less than a look-up for each.
-    let sent: Vec<HeaderName> = headers.keys().filter(|name| is_managed(name.as_str())).cloned().collect();
+    let sent: Vec<HeaderName> = headers.keys().filter(|name| is_forbidden(name.as_str())).cloned().collect();
     for name in sent {
         headers.remove(name);
     }
 }
 
-/// Whether servers may take a field for one of ours: some read `X_Forwarded_Proto` as `X-Forwarded-Proto`.
+/// Whether servers may take a field for one of ours.
 fn is_managed(name: &str) -> bool {
-    let dash = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    let is = |managed: &str| managed.len() == name.len() && name.bytes().map(dash).eq(managed.bytes());
-    name.starts_with('x') && MANAGED.into_iter().any(is)
+    name.starts_with('x') && MANAGED.into_iter().any(|managed| may_be_taken_for(name, managed))
 }
 
 fn is_missing(headers: &HeaderMap, name: &HeaderName) -> bool {
@@ -114,16 +118,6 @@ fn port(headers: &HeaderMap, secure: bool) -> HeaderValue {
 
 fn is_port(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    let has = |name: HeaderName, token: &str| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
-    };
-    has(UPGRADE, "websocket") && has(CONNECTION, "upgrade")
 }
 
 #[cfg(test)]
@@ -159,7 +153,7 @@ mod tests {
             ("x-real-ip", "6.6.6.6"),
             ("forwarded", "for=6.6.6.6"),
         ]);
-        set(&mut fields, &connection(false), false, &HeaderValue::from_static("proxy"));
+        set(&mut fields, &connection(false), false, false, &HeaderValue::from_static("proxy"));
         let expected = headers(&[
             ("host", "a.example:8443"),
             ("forwarded", "for=6.6.6.6"),
@@ -174,18 +168,24 @@ mod tests {
 
     #[test]
     fn a_trusted_proxy_is_believed_where_it_speaks() {
-        let mut fields = headers(&[("host", "a.example"), ("x-forwarded-proto", "https"), ("x-real-ip", "1.1.1.1")]);
-        set(&mut fields, &connection(false), true, &HeaderValue::from_static("proxy"));
+        let mut fields = headers(&[
+            ("host", "a.example"),
+            ("x-forwarded-proto", "https"),
+            ("x_forwarded_proto", "http"),
+            ("x-real-ip", "1.1.1.1"),
+        ]);
+        set(&mut fields, &connection(false), true, false, &HeaderValue::from_static("proxy"));
         assert_eq!(fields["x-forwarded-proto"], "https");
         assert_eq!(fields["x-real-ip"], "1.1.1.1");
         assert_eq!(fields["x-forwarded-port"], "443");
+        assert!(!fields.contains_key("x_forwarded_proto"));
     }
 
     #[test]
     fn websockets_have_schemes_of_their_own() {
         for (tls, proto, port) in [(false, "ws", "80"), (true, "wss", "443")] {
-            let mut fields = headers(&[("host", "a"), ("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]);
-            set(&mut fields, &connection(tls), false, &HeaderValue::from_static("proxy"));
+            let mut fields = headers(&[("host", "a")]);
+            set(&mut fields, &connection(tls), false, true, &HeaderValue::from_static("proxy"));
             assert_eq!(fields["x-forwarded-proto"], proto);
             assert_eq!(fields["x-forwarded-port"], port);
         }

@@ -38,6 +38,10 @@ pub(super) struct Activity {
     requests: AtomicU64,
     /// The connection is a tunnel now, and may be silent.
     is_tunnel: AtomicBool,
+    /// Whether content of the last request may still come.
+    has_content: AtomicBool,
+    /// The last request whose target has a fragment, counted from 1.
+    fragment: AtomicU64,
 }
 
 impl Activity {
@@ -50,7 +54,30 @@ impl Activity {
             since: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             is_tunnel: AtomicBool::new(false),
+            has_content: AtomicBool::new(false),
+            fragment: AtomicU64::new(0),
         })
+    }
+
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn has_content(&self, has_content: bool) {
+        self.has_content.store(has_content, Ordering::Relaxed);
+    }
+
+    /// Whether the next byte is the first one of a request.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0 && !self.has_content.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn found_fragment(&self, request: u64) {
+        self.fragment.store(request, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_fragment(&self, request: u64) -> bool {
+        self.fragment.load(Ordering::Relaxed) == request
     }
 
     /// A request's head is complete. Answers how many there have been on this connection.

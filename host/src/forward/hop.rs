@@ -1,45 +1,24 @@
-//! Fields that belong to one connection and are never forwarded (RFC 9110, section 7.6.1), and `X-Forwarded-For`.
+//! Fields of responses that belong to one connection and are never passed on (RFC 9110, section 7.6.1), and
+//! `X-Forwarded-For`. Those of requests never get here: the entry point removes them.
 
 use http::header::{
-    CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, StatusCode, response};
 
 use crate::http::X_FORWARDED_FOR;
 
-static PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-authentication-info");
 /// What `Connection` usually says: these name no field, or one that is removed anyway.
 const USUAL_OPTIONS: [&[u8]; 3] = [b"keep-alive", b"close", b"upgrade"];
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-authentication-info");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-
-/// Removes the hop-by-hop fields of a request, those that `Connection` names first.
-///
-/// Names that the proxy itself manages stay even if a client lists them: otherwise it could take them from the server.
-pub(super) fn strip_request(headers: &mut HeaderMap) {
-    let trailers = headers.get(TE).is_some_and(|te| contains_token(te, "trailers"));
-    strip(headers, |name| !is_managed(name));
-    headers.remove(PROXY_AUTHORIZATION);
-    headers.remove(TRAILER);
-    if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-}
 
 /// Removes the hop-by-hop fields of a response, and what says of a 304 more than a cache may hear (RFC 9110, section
 /// 15.4.5).
 pub(super) fn strip_response(head: &mut response::Parts) {
-    strip(&mut head.headers, |_| true);
-    head.headers.remove(&PROXY_AUTHENTICATION_INFO);
-    if head.status == StatusCode::NOT_MODIFIED {
-        head.headers.remove(CONTENT_TYPE);
-    }
-}
-
-/// `may_go` tells of a field that `Connection` names whether it goes.
-fn strip(headers: &mut HeaderMap, may_go: impl Fn(&HeaderName) -> bool) {
+    let headers = &mut head.headers;
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -48,21 +27,21 @@ fn strip(headers: &mut HeaderMap, may_go: impl Fn(&HeaderName) -> bool) {
             .map(<[u8]>::trim_ascii)
             .filter(|name| !USUAL_OPTIONS.iter().any(|usual| name.eq_ignore_ascii_case(usual)))
             .filter_map(|name| HeaderName::from_bytes(name).ok())
-            .filter(may_go)
             .collect();
         for name in named {
             headers.remove(name);
         }
         headers.remove(CONNECTION);
     }
-    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &PROXY_AUTHENTICATE, &TE, &TRANSFER_ENCODING, &UPGRADE] {
+    for name in [&KEEP_ALIVE, &PROXY_AUTHENTICATION_INFO, &PROXY_CONNECTION] {
         headers.remove(name);
     }
-}
-
-fn is_managed(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name.starts_with("x-forwarded-") || name == "x-real-ip" || name == "host"
+    for name in [PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    if head.status == StatusCode::NOT_MODIFIED {
+        headers.remove(CONTENT_TYPE);
+    }
 }
 
 /// Adds the client to the end of `X-Forwarded-For`, several lines of which become one. `None` adds nobody.
@@ -108,27 +87,6 @@ mod tests {
     }
 
     #[test]
-    fn hop_by_hop_fields_and_those_that_connection_names_go() {
-        let mut fields = headers(&[
-            ("connection", "X-Private, keep-alive, X-Forwarded-Host, host"),
-            ("x-private", "1"),
-            ("keep-alive", "timeout=5"),
-            ("te", "trailers, gzip"),
-            ("transfer-encoding", "chunked"),
-            ("proxy-authorization", "Basic eA=="),
-            ("upgrade", "h2c"),
-            ("x-forwarded-host", "a"),
-            ("host", "a"),
-            ("accept", "*/*"),
-        ]);
-        strip_request(&mut fields);
-        let mut left: Vec<&str> = fields.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["accept", "host", "te", "x-forwarded-host"]);
-        assert_eq!(fields["te"], "trailers");
-    }
-
-    #[test]
     fn a_response_keeps_none_of_them_in_any_spelling() {
         let mut headers =
             headers(&[("x-private", "1"), ("x-other", "1"), ("x-forwarded-by", "1"), ("x-end-to-end", "1")]);
@@ -136,7 +94,15 @@ mod tests {
             headers.append(CONNECTION, HeaderValue::from_static(value));
         }
         headers.append(CONNECTION, HeaderValue::from_bytes(b"\xff, x-private").expect("a field value"));
-        for name in ["keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "proxy-authenticate"] {
+        for name in [
+            "keep-alive",
+            "proxy-authenticate",
+            "proxy-authentication-info",
+            "proxy-connection",
+            "te",
+            "transfer-encoding",
+            "upgrade",
+        ] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static("a"));
             headers.append(HeaderName::from_static(name), HeaderValue::from_static("b"));
         }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::bindings::exports::weir::plugin::middleware as wit;
 use super::bindings::weir::plugin::types;
-use crate::http::{Response, X_FORWARDED_FOR};
+use crate::http::{Response, X_FORWARDED_FOR, may_be_taken_for};
 
 /// The most header bytes that one verdict may set: names, values and 32 for each (as RFC 9113, section 6.5.2, counts).
 const HEADER_BYTES_AT_MOST: usize = 128 << 10;
@@ -52,18 +52,39 @@ pub enum HeaderEdit {
 
 impl FixedEdit {
     pub fn apply(&self, headers: &mut HeaderMap, tls: bool) {
-        let applies = match self.transport {
+        if self.is_for(tls) {
+            self.edit.apply(headers);
+        }
+    }
+
+    pub fn apply_to_request(&self, headers: &mut HeaderMap, tls: bool) {
+        if self.is_for(tls) {
+            self.edit.apply_to_request(headers);
+        }
+    }
+
+    const fn is_for(&self, tls: bool) -> bool {
+        match self.transport {
             wit::Transport::Any => true,
             wit::Transport::Plain => !tls,
             wit::Transport::Tls => tls,
-        };
-        if applies {
-            self.edit.apply(headers);
         }
     }
 }
 
 impl HeaderEdit {
+    /// As [`Self::apply`]; and no spelling remains in which a client says itself what a middleware says of it, or takes
+    /// away. `X_User` beside `X-User` is the same variable to many an application.
+    pub fn apply_to_request(&self, headers: &mut HeaderMap) {
+        self.apply(headers);
+        let (Self::Set(name, _) | Self::Remove(name)) = self else { return };
+        let is_alias = |other: &&HeaderName| *other != name && may_be_taken_for(other.as_str(), name.as_str());
+        let aliases: Vec<HeaderName> = headers.keys().filter(is_alias).cloned().collect();
+        for alias in aliases {
+            headers.remove(alias);
+        }
+    }
+
     pub fn apply(&self, headers: &mut HeaderMap) {
         match self {
             Self::Set(name, value) => drop(headers.insert(name, value.clone())),

@@ -307,7 +307,7 @@ fn apply_to_request(
     if let Some(path) = edit.path_with_query {
         head.uri = target::parse(&path).map_err(|error| format!("the path {path:?} {error}"))?;
     }
-    edits.iter().for_each(|edit: &HeaderEdit| edit.apply(&mut head.headers));
+    edits.iter().for_each(|edit: &HeaderEdit| edit.apply_to_request(&mut head.headers));
     if let Some(authority) = edit.authority {
         let value = http::uri::Authority::try_from(authority.as_str())
             .ok()

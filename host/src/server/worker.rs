@@ -20,13 +20,14 @@ use tokio::time::interval;
 use super::listen::{self, Bound};
 use crate::admin::Admin;
 use crate::config::Install;
-use crate::config::install;
-use crate::entrypoint::{self, EntryPoint, Limits, Live, Trust, Worker};
+use crate::config::install::{self, HeadersStrategy};
+use crate::entrypoint::{self, Aliases, EntryPoint, Limits, Live, Trust, Worker};
 use crate::forward::Pools;
 use crate::middleware::Resources;
 use crate::plugin::Instances;
 use crate::service::{Internal, InternalHandler};
 use crate::snapshot::Snapshot;
+use crate::target::{Allowed, Paths};
 use crate::telemetry::AccessLog;
 
 /// How often workers forget idle connections and instances that nobody needs any more.
@@ -163,7 +164,8 @@ fn entry_point(name: &str, install: &Install) -> EntryPoint {
         name: name.into(),
         trust: Trust { everybody: forwarded_headers.insecure, networks: forwarded_headers.trusted_ips.clone() },
         append_client_address: !forwarded_headers.not_append_x_forwarded_for,
-        sanitize_path: http.sanitize_path,
+        paths: paths(http),
+        aliases: aliases(http),
         limits: Limits { head: timeouts.read_timeout, idle: timeouts.idle_timeout },
         keep_alive_time_at_most: unless_zero(transport.keep_alive_max_time),
         keep_alive_requests_at_most: (transport.keep_alive_max_requests > 0)
@@ -172,6 +174,29 @@ fn entry_point(name: &str, install: &Install) -> EntryPoint {
         http2_streams_at_most: http2.max_concurrent_streams,
         access_log: observability.access_logs.unwrap_or(true),
     }
+}
+
+fn paths(http: &install::EntryPointHttp) -> Paths {
+    let characters = http.encoded_characters;
+    let allowed = Allowed {
+        slash: characters.slash,
+        backslash: characters.back_slash,
+        null: characters.null_character,
+        semicolon: characters.semicolon,
+        percent: characters.percent,
+        question_mark: characters.question_mark,
+        hash: characters.hash,
+    };
+    Paths { resolve: http.sanitize_path, encode_semicolons: http.encode_query_semicolons, allowed }
+}
+
+fn aliases(http: &install::EntryPointHttp) -> Aliases {
+    let chosen = [(http.alias_headers_strategy, &b"_."[..]), (http.underscore_headers_strategy, &b"_"[..])];
+    chosen.into_iter().fold(Aliases::Keep, |aliases, (strategy, marks)| match (aliases, strategy) {
+        (Aliases::Keep, HeadersStrategy::Delete) => Aliases::Delete(marks),
+        (Aliases::Keep, HeadersStrategy::Reject) => Aliases::Reject(marks),
+        _ => aliases,
+    })
 }
 
 /// As the system knows this machine, for `X-Forwarded-Server`.

@@ -204,11 +204,6 @@ const REST: &[Rest] = &[
     Rest { section: "AccessLog", keys: &["otlp", "dualOutput"], treat: Treat::Ignore },
     Rest { section: "AccessLogFields", keys: &["queryParameters"], treat: Treat::Ignore },
     Rest { section: "EntryPoint", keys: &["allowACMEByPass", "proxyProtocol", "http3", "udp"], treat: Treat::Ignore },
-    Rest {
-        section: "EntryPointHttp",
-        keys: &["encodedCharacters", "encodeQuerySemicolons", "underscoreHeadersStrategy", "aliasHeadersStrategy"],
-        treat: Treat::Ignore,
-    },
     Rest { section: "ForwardedHeaders", keys: &["addXForwardedSchemeHeaders"], treat: Treat::Ignore },
     Rest { section: "Http2", keys: &["maxDecoderHeaderTableSize", "maxEncoderHeaderTableSize"], treat: Treat::Ignore },
     Rest {

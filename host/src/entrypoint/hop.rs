@@ -1,0 +1,174 @@
+//! Fields of a request that end here: those of the client's connection (RFC 9110, section 7.6.1), and what servers may
+//! take for a field that this proxy manages.
+//!
+//! They go before rules and middlewares see the request, so that a client can take away nothing that a middleware has
+//! added. Fields of responses are `forward`'s.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::header::{CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, UPGRADE};
+use http::{HeaderMap, Method, Version, request};
+
+use super::Aliases;
+use crate::http::{Failure, may_be_taken_for};
+
+/// Leaves of the fields of a connection only what asks for a websocket, in one spelling, and answers whether it is
+/// there. Any other upgrade is a way around the proxy.
+pub(super) fn strip(head: &mut request::Parts, has_content: bool) -> bool {
+    let is_websocket = !has_content && asks_for_websocket(head);
+    let headers = &mut head.headers;
+    // Most requests have none of them: one pass over the names costs less than a look-up for each.
+    let ours: Vec<HeaderName> = headers.keys().filter(|name| ends_here(name.as_str())).cloned().collect();
+    if ours.is_empty() {
+        return false;
+    }
+    // Without it servers of gRPC do not answer.
+    let takes_trailers = headers.get_all(TE).iter().any(|te| has_token(te, b"trailers"));
+    for name in named(headers) {
+        headers.remove(name);
+    }
+    for name in ours {
+        headers.remove(name);
+    }
+    if takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if is_websocket {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    is_websocket
+}
+
+/// Removes fields whose names may be taken for others', or refuses the request, as the entry point wants it.
+pub(super) fn apply(headers: &mut HeaderMap, aliases: Aliases) -> Result<(), Failure> {
+    let (Aliases::Delete(marks) | Aliases::Reject(marks)) = aliases else { return Ok(()) };
+    let has_mark = |name: &&HeaderName| name.as_str().bytes().any(|byte| marks.contains(&byte));
+    let found: Vec<HeaderName> = headers.keys().filter(has_mark).cloned().collect();
+    if !found.is_empty() && matches!(aliases, Aliases::Reject(_)) {
+        return Err(Failure::BadRequest("a field whose name may be taken for another's"));
+    }
+    for name in found {
+        headers.remove(name);
+    }
+    Ok(())
+}
+
+fn ends_here(name: &str) -> bool {
+    match name.as_bytes().first() {
+        Some(b'c') => name == "connection" || is_alias(name, "content-length"),
+        Some(b'h') => may_be_taken_for(name, "http2-settings"),
+        Some(b'k') => may_be_taken_for(name, "keep-alive"),
+        Some(b'p') => ["proxy-authenticate", "proxy-authorization", "proxy-connection"]
+            .into_iter()
+            .any(|known| may_be_taken_for(name, known)),
+        Some(b't') => matches!(name, "te" | "trailer") || may_be_taken_for(name, "transfer-encoding"),
+        Some(b'u') => name == "upgrade",
+        _ => false,
+    }
+}
+
+fn is_alias(name: &str, known: &str) -> bool {
+    name != known && may_be_taken_for(name, known)
+}
+
+/// What `Connection` names, but for what nobody may take from the server: the host, the length, and fields that say where
+/// a request came from.
+fn named(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lines = headers.get_all(CONNECTION).iter();
+    let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    members
+        .map(<[u8]>::trim_ascii)
+        // What most messages say, and what names no field or one that goes anyway.
+        .filter(|name| ![&b"keep-alive"[..], b"close", b"upgrade"].iter().any(|usual| name.eq_ignore_ascii_case(usual)))
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .filter(|name| {
+            let name = name.as_str();
+            !name.starts_with("x-forwarded-") && !matches!(name, "x-real-ip" | "host" | "content-length")
+        })
+        .collect()
+}
+
+/// The client's side of RFC 6455, section 4.2.1.
+fn asks_for_websocket(head: &request::Parts) -> bool {
+    let Some(upgrade) = only(&head.headers, &UPGRADE) else { return false };
+    upgrade.eq_ignore_ascii_case(b"websocket")
+        && head.method == Method::GET
+        && head.version == Version::HTTP_11
+        && head.headers.get_all(CONNECTION).iter().any(|line| has_token(line, b"upgrade"))
+        && only(&head.headers, &SEC_WEBSOCKET_VERSION) == Some(b"13")
+        && only(&head.headers, &SEC_WEBSOCKET_KEY)
+            .is_some_and(|key| BASE64_STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16))
+}
+
+/// The value of a field of which there is exactly one line.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    let mut lines = headers.get_all(name).iter();
+    let first = lines.next()?;
+    lines.next().is_none().then_some(first.as_bytes())
+}
+
+fn has_token(line: &HeaderValue, token: &[u8]) -> bool {
+    line.as_bytes().split(|byte| *byte == b',').any(|member| member.trim_ascii().eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(fields: &[(&'static str, &'static str)]) -> (bool, Vec<String>) {
+        let mut request = http::Request::builder();
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (mut head, ()) = request.body(()).expect("a good request").into_parts();
+        let is_websocket = strip(&mut head, false);
+        let mut left: Vec<String> =
+            head.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or("?"))).collect();
+        left.sort_unstable();
+        (is_websocket, left)
+    }
+
+    #[test]
+    fn fields_of_the_connection_and_those_that_it_names_go() {
+        let fields = [
+            ("connection", "X-Private, \u{e9}, keep-alive"),
+            ("connection", "x-forwarded-host,host, content-length"),
+            ("x-private", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "gzip"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("transfer_encoding", "chunked"),
+            ("content-length", "0"),
+            ("content_length", "0"),
+            ("proxy-authorization", "Basic eA=="),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AA"),
+            ("x-forwarded-host", "a"),
+            ("host", "a"),
+        ];
+        let expected = ["content-length: 0", "host: a", "te: trailers", "x-forwarded-host: a"].map(str::to_owned);
+        assert_eq!(left(&fields), (false, expected.to_vec()));
+    }
+
+    #[test]
+    fn what_asks_for_a_websocket_stays() {
+        let good = [
+            ("connection", "keep-alive, UPGRADE"),
+            ("upgrade", "WebSocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let (is_websocket, fields) = left(&good);
+        assert!(is_websocket);
+        assert_eq!(fields[..1], ["connection: Upgrade"]);
+        assert_eq!(fields[3..], ["upgrade: websocket"]);
+        for wrong in 0..4 {
+            let mut fields = good;
+            fields[wrong].1 = "wrong";
+            let (is_websocket, fields) = left(&fields);
+            assert!(!is_websocket && !fields.iter().any(|field| field.starts_with("upgrade")), "{fields:?}");
+        }
+    }
+}
