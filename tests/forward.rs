@@ -270,7 +270,7 @@ async fn a_server_that_says_nothing_or_nonsense() {
     for (answer, status, text) in [
         ("", 502, "Bad Gateway"),
         ("HTTP/1.1 200 OK\r\nContent-", 502, "Bad Gateway"),
-        ("220 mail.example ESMTP\r\n\r\n", 500, "Internal Server Error"),
+        ("220 mail.example ESMTP\r\n\r\n", 502, "Bad Gateway"),
     ] {
         let backend = Backend::raw(move |mut stream, _| async move {
             read_head(&mut stream).await;

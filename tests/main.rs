@@ -8,6 +8,7 @@ mod command;
 mod errors;
 mod examples;
 mod forward;
+mod hostile_upstreams;
 mod load_balancing;
 mod middlewares;
 mod ntlm;

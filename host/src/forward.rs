@@ -3,6 +3,7 @@
 //! `service` calls [`send`] with the server it has chosen. It never chooses a server, and sets no forwarding field but
 //! the client's address at the end of `X-Forwarded-For`.
 
+mod answer;
 mod dial;
 mod hop;
 mod pinned;
@@ -17,12 +18,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, UPGRADE};
-use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use tokio::time::Instant;
 
-use crate::http::{Body, Connection, Failure, Request, Response, ResponseHead};
+use crate::http::{Body, Connection, Failure, Request, Response};
 
 /// Where and how a server is reached. Equal upstreams of two snapshots are one and the same, with their connections.
 #[derive(Debug)]
@@ -131,7 +132,7 @@ struct Place {
 
 /// A connection that is ready for a request.
 enum Sender {
-    Http1(http1::SendRequest<Body>, dial::Spelling),
+    Http1(http1::SendRequest<Body>, dial::Wire),
     Http2(http2::SendRequest<Body>),
 }
 
@@ -219,19 +220,37 @@ impl Sender {
         }
     }
 
+    const fn is_http1(&self) -> bool {
+        matches!(self, Self::Http1(..))
+    }
+
+    /// Whether no byte has come since the request.
+    fn is_silent(&self) -> bool {
+        match self {
+            Self::Http1(_, wire) => wire.is_silent(),
+            Self::Http2(_) => true,
+        }
+    }
+
     /// The next request asks for a websocket.
     fn announce_websocket(&self) {
-        if let Self::Http1(_, spelling) = self {
-            spelling.announce_websocket();
+        if let Self::Http1(_, wire) = self {
+            wire.announce_websocket();
         }
     }
 
     async fn send(&mut self, request: http::Request<Body>) -> Sent {
         let mut error = match self {
-            Self::Http1(sender, _) => match sender.try_send_request(request).await {
-                Ok(response) => return Ok(response),
-                Err(error) => error,
-            },
+            Self::Http1(sender, wire) => {
+                wire.head_expected();
+                match sender.try_send_request(request).await {
+                    Ok(response) => {
+                        wire.head_received();
+                        return Ok(response);
+                    }
+                    Err(error) => error,
+                }
+            }
             Self::Http2(sender) => match sender.try_send_request(request).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
@@ -252,11 +271,8 @@ pub async fn send(pools: &Rc<Pools>, upstream: &Upstream, request: &mut Request)
     let Some(upgrade) = upgrade else {
         let (sender, response) = exchange(pools, upstream, outgoing).await?;
         return match pools.pins.challenged(client, upstream, &response) {
-            None => received(pools, upstream, sender, response),
-            Some(held) => match sender {
-                Sender::Http1(..) => held.received(sender, response),
-                Sender::Http2(_) => held.received_elsewhere(response),
-            },
+            Some(held) if sender.is_http1() => held.received(sender, response),
+            _ => received(pools, upstream, sender, response),
         };
     };
     // A tunnel uses its connection up, so it never takes one from the pool.
@@ -313,7 +329,7 @@ async fn exchange(
             Ok(response) => return Ok((sender, response)),
             Err((error, unsent)) => match (unsent, again.take()) {
                 (Some(unsent), copy) => (request, again) = (unsent, copy),
-                (None, Some(copy)) if is_stale(&error) => request = copy,
+                (None, Some(copy)) if is_stale(&error) && sender.is_silent() => request = copy,
                 _ => return Err(failure(error)),
             },
         }
@@ -327,11 +343,7 @@ async fn exchange(
 }
 
 /// HTTP/2 has the scheme and the authority in the target, HTTP/1.1 in neither and in `Host`.
-async fn send_on(
-    sender: &mut Sender,
-    upstream: &Upstream,
-    mut request: http::Request<Body>,
-) -> Sent {
+async fn send_on(sender: &mut Sender, upstream: &Upstream, mut request: http::Request<Body>) -> Sent {
     if matches!(sender, Sender::Http2(_)) {
         let scheme = if upstream.protocol == Protocol::Https { "https" } else { "http" };
         let authority = request.headers_mut().remove(HOST);
@@ -365,7 +377,7 @@ fn received(
     sender: Sender,
     response: http::Response<Incoming>,
 ) -> Result<Response, Failure> {
-    let (head, body) = finished(response)?;
+    let (head, body) = answer::checked(response)?;
     let transport = &upstream.transport;
     let place = Place {
         upstream: upstream.id,
@@ -385,16 +397,6 @@ fn received(
         }
     };
     Ok(Response::from_parts(head, body))
-}
-
-/// A response that ends an exchange, without what was meant for the proxy.
-fn finished(response: http::Response<Incoming>) -> Result<(ResponseHead, Body), Failure> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Failure::Unreachable("the server switched protocols though nobody asked".into()));
-    }
-    let (mut head, body) = response.into_parts();
-    hop::strip_response(&mut head);
-    Ok((head, body.into()))
 }
 
 /// Takes the future pinned, since it holds a whole request, which would be copied with it.
@@ -428,7 +430,7 @@ fn failure(error: hyper::Error) -> Failure {
         return Failure::ClientGone;
     }
     if error.is_parse() {
-        return Failure::BadServer(error.into());
+        return Failure::BadAnswer(error.into());
     }
     Failure::Unreachable(error.into())
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, Uri, header, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request, response};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -162,7 +162,14 @@ impl http_body::Body for Body {
             }
             Content::Stream(incoming) => match Pin::new(incoming).poll_frame(context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(frame) => frame,
+                Poll::Ready(mut frame) => {
+                    if let Some(Ok(frame)) = &mut frame
+                        && let Some(trailers) = frame.trailers_mut()
+                    {
+                        strip_trailers(trailers);
+                    }
+                    frame
+                }
             },
         };
         match &frame {
@@ -170,7 +177,7 @@ impl http_body::Body for Body {
                 if let (Some(observer), Some(data)) = (&mut self.observer, frame.data_ref()) {
                     observer.data(data.len());
                 }
-                if self.is_end_stream() {
+                if frame.is_trailers() || self.is_end_stream() {
                     self.end();
                 }
             }
@@ -194,6 +201,45 @@ impl http_body::Body for Body {
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Stream(incoming) => incoming.size_hint(),
         }
+    }
+}
+
+/// Removes what only a head may say (RFC 9110, section 6.5.1): how the message is framed, where it goes, who sends it and
+/// how it is to be understood. Whoever merges trailers into a head would believe it.
+fn strip_trailers(trailers: &mut HeaderMap) {
+    const NEVER: [HeaderName; 20] = [
+        header::AUTHORIZATION,
+        header::CACHE_CONTROL,
+        header::CONNECTION,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_RANGE,
+        header::CONTENT_TYPE,
+        header::COOKIE,
+        header::EXPECT,
+        header::HOST,
+        header::LOCATION,
+        header::MAX_FORWARDS,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::SET_COOKIE,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::WWW_AUTHENTICATE,
+    ];
+    const NEVER_EITHER: [&str; 4] = ["forwarded", "keep-alive", "proxy-connection", "x-real-ip"];
+
+    let forbidden: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| {
+            NEVER.contains(name) || NEVER_EITHER.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-")
+        })
+        .cloned()
+        .collect();
+    for name in forbidden {
+        trailers.remove(name);
     }
 }
 
@@ -223,8 +269,10 @@ pub enum Failure {
     NoServer,
     /// 502: the server could not be reached, or closed the connection without an answer.
     Unreachable(Box<dyn StdError + Send + Sync>),
-    /// 500: the server's certificate is not trusted, or what it sent is not HTTP.
+    /// 500: the server's certificate is not trusted.
     BadServer(Box<dyn StdError + Send + Sync>),
+    /// 502: what the server sent is not HTTP, can be understood in two ways, or is to something that nobody asked.
+    BadAnswer(Box<dyn StdError + Send + Sync>),
     /// 504: the server took longer than its transport allows.
     ServerTimeout(&'static str),
     /// 499, for the log alone: the client gave up.
@@ -242,7 +290,7 @@ impl Failure {
             Self::NoRouter => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::RouterDisabled | Self::NoServer | Self::PluginBusy(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Unreachable(_) => StatusCode::BAD_GATEWAY,
+            Self::Unreachable(_) | Self::BadAnswer(_) => StatusCode::BAD_GATEWAY,
             Self::BadServer(_) | Self::Plugin(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ServerTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::ClientGone => match StatusCode::from_u16(499) {
@@ -277,6 +325,7 @@ impl fmt::Display for Failure {
             Self::NoServer => out.write_str("no available server"),
             Self::Unreachable(cause) => write!(out, "server unreachable: {}", Causes(cause.as_ref())),
             Self::BadServer(cause) => write!(out, "bad server: {}", Causes(cause.as_ref())),
+            Self::BadAnswer(cause) => write!(out, "bad answer: {}", Causes(cause.as_ref())),
             Self::ServerTimeout(what) => write!(out, "server timeout: {what}"),
             Self::ClientGone => out.write_str("the client closed the connection"),
             Self::Plugin(reason) => write!(out, "plugin failed: {reason}"),
@@ -326,6 +375,22 @@ fn status_text(status: StatusCode) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trailers_say_nothing_that_belongs_in_a_head() {
+        let names =
+            ["grpc-status", "X-Checksum", "Content-Length", "host", "TE", "X-Forwarded-For", "Keep-Alive", "Cookie"];
+        let mut trailers = HeaderMap::new();
+        for name in names {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a field name");
+            trailers.append(name.clone(), HeaderValue::from_static("1"));
+            trailers.append(name, HeaderValue::from_static("2"));
+        }
+        strip_trailers(&mut trailers);
+        let mut left: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["grpc-status", "x-checksum"]);
+    }
 
     #[test]
     fn the_host_for_routing_has_no_port_and_no_final_dot() {

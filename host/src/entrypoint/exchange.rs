@@ -132,7 +132,10 @@ impl Served {
     }
 
     fn log_failure(&self, failure: &Failure, router: &str) {
-        let noteworthy = matches!(failure, Failure::Plugin(_) | Failure::PluginBusy(_) | Failure::BadServer(_));
+        let noteworthy = matches!(
+            failure,
+            Failure::Plugin(_) | Failure::PluginBusy(_) | Failure::BadServer(_) | Failure::BadAnswer(_)
+        );
         let last = &self.worker.last_failure;
         if noteworthy && last.get().is_none_or(|last| last.elapsed() >= FAILURE_LOG_INTERVAL) {
             last.set(Some(Instant::now()));

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use hyper::client::conn::{http1, http2};
@@ -16,6 +16,14 @@ use tokio_rustls::TlsConnector;
 
 use super::{Protocol, Sender, Upstream};
 use crate::http::{Body, Failure, LocalExecutor};
+
+/// What a server may send at most before the head of its answer is complete: interim responses and the head itself.
+const HEADS_AT_MOST: usize = 1 << 20;
+
+const UNLIMITED: usize = usize::MAX;
+
+/// The fields of a head in HTTP/2, as they are counted there (RFC 9113, section 6.5.2).
+const HTTP2_HEAD_AT_MOST: u32 = 256 << 10;
 
 /// What the connection is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,8 +75,9 @@ async fn handshake(
         Arc::make_mut(&mut tls).alpn_protocols = vec![b"http/1.1".to_vec()];
     }
     TlsConnector::from(tls).connect(name, stream).await.map_err(|error| {
-        let is_tls = error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>());
-        if is_tls { Failure::BadServer(error.into()) } else { unreachable(error) }
+        let tls = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        let is_untrusted = matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
+        if is_untrusted { Failure::BadServer(error.into()) } else { unreachable(error) }
     })
 }
 
@@ -80,11 +89,11 @@ where
     let mut builder = http1::Builder::new();
     // Most requests are a head alone, which one plain write sends for less than a vectored one.
     builder.title_case_headers(true).writev(false);
-    let spelling = Spelling::default();
-    let stream = Spelled { stream, spelling: spelling.clone() };
+    let wire = Wire::default();
+    let stream = Wired { stream, wire: wire.clone() };
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(super::failure)?;
     spawn_local(connection.with_upgrades());
-    Ok(Sender::Http1(sender, spelling))
+    Ok(Sender::Http1(sender, wire))
 }
 
 async fn http2<S>(stream: S, upstream: &Upstream) -> Result<Sender, Failure>
@@ -92,7 +101,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut builder = http2::Builder::new(LocalExecutor);
-    builder.timer(TokioTimer::new());
+    builder.timer(TokioTimer::new()).max_header_list_size(HTTP2_HEAD_AT_MOST);
     if let Some((silence, answer)) = upstream.transport.ping {
         builder.keep_alive_interval(silence).keep_alive_timeout(answer).keep_alive_while_idle(true);
     }
@@ -108,30 +117,64 @@ fn unreachable(error: io::Error) -> Failure {
     Failure::Unreachable(error.into())
 }
 
-/// Says of a connection's next request that it asks for a websocket. Its head is all that there is to write.
-#[derive(Clone, Default)]
-pub(super) struct Spelling {
-    is_websocket: Arc<AtomicBool>,
+/// What the requests on a connection of HTTP/1.1 and its bytes must know of one another.
+#[derive(Clone)]
+pub(super) struct Wire(Arc<Expected>);
+
+struct Expected {
+    /// The next head to be written asks for a websocket. It is all that there is to write then.
+    websocket: AtomicBool,
+    /// How many more bytes the server may send before the head of its answer is complete.
+    head_bytes: AtomicUsize,
 }
 
-impl Spelling {
-    pub(super) fn announce_websocket(&self) {
-        self.is_websocket.store(true, Ordering::Relaxed);
+impl Default for Wire {
+    fn default() -> Self {
+        Self(Arc::new(Expected { websocket: AtomicBool::new(false), head_bytes: AtomicUsize::new(UNLIMITED) }))
     }
 }
 
-/// Writes `Sec-WebSocket-…` as RFC 6455 spells it, where title case would give `Sec-Websocket-…`.
-struct Spelled<S> {
-    stream: S,
-    spelling: Spelling,
+impl Wire {
+    pub(super) fn announce_websocket(&self) {
+        self.0.websocket.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn head_expected(&self) {
+        self.0.head_bytes.store(HEADS_AT_MOST, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.0.head_bytes.load(Ordering::Relaxed) == HEADS_AT_MOST
+    }
+
+    pub(super) fn head_received(&self) {
+        self.0.head_bytes.store(UNLIMITED, Ordering::Relaxed);
+    }
+
+    /// Bytes have come. There is no other end to interim responses (RFC 9110, section 15.2).
+    fn count(&self, bytes: usize) -> io::Result<()> {
+        let left = self.0.head_bytes.load(Ordering::Relaxed);
+        if left == UNLIMITED {
+            return Ok(());
+        }
+        let left = left.checked_sub(bytes).ok_or_else(|| io::Error::other("the head of the answer has no end"))?;
+        self.0.head_bytes.store(left, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Spelled<S> {
+/// A connection's stream. Writes `Sec-WebSocket-…` as RFC 6455 spells it, where title case would give `Sec-Websocket-…`.
+struct Wired<S> {
+    stream: S,
+    wire: Wire,
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wired<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         const WRITTEN: &[u8] = b"\r\nSec-Websocket-";
         const SPELLED: &[u8] = b"\r\nSec-WebSocket-";
 
-        if !self.spelling.is_websocket.load(Ordering::Relaxed) {
+        if !self.wire.0.websocket.load(Ordering::Relaxed) {
             return Pin::new(&mut self.stream).poll_write(context, bytes);
         }
         let mut head = bytes.to_vec();
@@ -143,7 +186,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Spelled<S> {
         }
         let written = Pin::new(&mut self.stream).poll_write(context, &head);
         if let Poll::Ready(Ok(count)) = written {
-            self.spelling.is_websocket.store(count < bytes.len(), Ordering::Relaxed);
+            self.wire.0.websocket.store(count < bytes.len(), Ordering::Relaxed);
         }
         written
     }
@@ -157,12 +200,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Spelled<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Spelled<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Wired<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Poll::Ready(Ok(())) = read {
+            self.wire.count(buffer.filled().len() - before)?;
+        }
+        read
     }
 }

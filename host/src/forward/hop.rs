@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode, response};
 
 use crate::http::X_FORWARDED_FOR;
 
+static PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-authentication-info");
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -16,7 +17,7 @@ static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection"
 /// Names that the proxy itself manages stay even if a client lists them: otherwise it could take them from the server.
 pub(super) fn strip_request(headers: &mut HeaderMap) {
     let trailers = headers.get(TE).is_some_and(|te| contains_token(te, "trailers"));
-    strip(headers);
+    strip(headers, |name| !is_managed(name));
     headers.remove(PROXY_AUTHORIZATION);
     headers.remove(TRAILER);
     if trailers {
@@ -27,24 +28,27 @@ pub(super) fn strip_request(headers: &mut HeaderMap) {
 /// Removes the hop-by-hop fields of a response, and what says of a 304 more than a cache may hear (RFC 9110, section
 /// 15.4.5).
 pub(super) fn strip_response(head: &mut response::Parts) {
-    strip(&mut head.headers);
+    strip(&mut head.headers, |_| true);
+    head.headers.remove(&PROXY_AUTHENTICATION_INFO);
     if head.status == StatusCode::NOT_MODIFIED {
         head.headers.remove(CONTENT_TYPE);
     }
 }
 
-fn strip(headers: &mut HeaderMap) {
+/// `may_go` tells of a field that `Connection` names whether it goes.
+fn strip(headers: &mut HeaderMap, may_go: impl Fn(&HeaderName) -> bool) {
+    const USUAL: [&[u8]; 3] = [b"keep-alive", b"close", b"upgrade"];
+
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
             .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .map(str::trim)
+            .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+            .map(<[u8]>::trim_ascii)
             // What most messages say, and what names no field or one that goes anyway.
-            .filter(|name| !["keep-alive", "close", "upgrade"].iter().any(|usual| name.eq_ignore_ascii_case(usual)))
-            .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
-            .filter(|name| !is_managed(name))
+            .filter(|name| !USUAL.iter().any(|usual| name.eq_ignore_ascii_case(usual)))
+            .filter_map(|name| HeaderName::from_bytes(name).ok())
+            .filter(&may_go)
             .collect();
         for name in named {
             headers.remove(name);
@@ -122,6 +126,24 @@ mod tests {
         left.sort_unstable();
         assert_eq!(left, ["accept", "host", "te", "x-forwarded-host"]);
         assert_eq!(fields["te"], "trailers");
+    }
+
+    #[test]
+    fn a_response_keeps_none_of_them_in_any_spelling() {
+        let mut headers =
+            headers(&[("x-private", "1"), ("x-other", "1"), ("x-forwarded-by", "1"), ("x-end-to-end", "1")]);
+        for value in ["X-PRIVATE,,x-forwarded-by", " , close", "\tx-other\t"] {
+            headers.append(CONNECTION, HeaderValue::from_static(value));
+        }
+        headers.append(CONNECTION, HeaderValue::from_bytes(b"\xff, x-private").expect("a field value"));
+        for name in ["keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "proxy-authenticate"] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static("a"));
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static("b"));
+        }
+        let (mut head, ()) = http::Response::new(()).into_parts();
+        head.headers = headers;
+        strip_response(&mut head);
+        assert!(head.headers.keys().eq(["x-end-to-end"]), "{:?}", head.headers);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{Sender, Upstream, dial, failure, finished, is_stale, repeatable, send_on, upgrade, with_header_timeout};
+use super::{Sender, Upstream, answer, dial, failure, is_stale, repeatable, send_on, upgrade, with_header_timeout};
 use crate::http::{Body, Connection, Failure, Response};
 
 /// The schemes that log in connections.
@@ -55,7 +55,7 @@ impl Pins {
         })
     }
 
-    /// A line for the connection on which the server has just asked for a login, if it has.
+    /// A line for the connection on which the server has just asked for a login, if it has. One of HTTP/2 cannot be used.
     pub(super) fn challenged(
         &self,
         client: &Arc<Connection>,
@@ -110,7 +110,7 @@ pub(super) async fn send(
         let again = repeatable(&request);
         match exchange(&mut sender, upstream, request, upgrade.is_some()).await? {
             Ok(response) => return held.answered(sender, response, upgrade),
-            Err((error, unsent)) => match unsent.or(again.filter(|_| is_stale(&error))) {
+            Err((error, unsent)) => match unsent.or(again.filter(|_| is_stale(&error) && sender.is_silent())) {
                 Some(unanswered) => request = unanswered,
                 None => return Err(failure(error)),
             },
@@ -150,14 +150,8 @@ impl Held {
 
     /// The response for the client, whose body gives the line free.
     pub(super) fn received(mut self, sender: Sender, response: http::Response<Incoming>) -> Result<Response, Failure> {
-        let (head, body) = finished(response)?;
+        let (head, body) = answer::checked(response)?;
         Ok(Response::from_parts(head, body.on_end(move || *self.0 = Some(sender).filter(Sender::is_ready))))
-    }
-
-    /// The same where the connection is of no use for a login.
-    pub(super) fn received_elsewhere(self, response: http::Response<Incoming>) -> Result<Response, Failure> {
-        let (head, body) = finished(response)?;
-        Ok(Response::from_parts(head, body))
     }
 }
 
