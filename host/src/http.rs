@@ -279,6 +279,8 @@ pub enum Failure {
     ClientGone,
     /// 500: a middleware's plugin failed.
     Plugin(String),
+    /// 500: a mistake of the proxy's own, which ends this request alone.
+    Panic(String),
     /// 503: all instances of a plugin are busy.
     PluginBusy(String),
 }
@@ -291,7 +293,7 @@ impl Failure {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::RouterDisabled | Self::NoServer | Self::PluginBusy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreachable(_) | Self::BadAnswer(_) => StatusCode::BAD_GATEWAY,
-            Self::BadServer(_) | Self::Plugin(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::BadServer(_) | Self::Plugin(_) | Self::Panic(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ServerTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::ClientGone => match StatusCode::from_u16(499) {
                 Ok(status) => status,
@@ -329,6 +331,7 @@ impl fmt::Display for Failure {
             Self::ServerTimeout(what) => write!(out, "server timeout: {what}"),
             Self::ClientGone => out.write_str("the client closed the connection"),
             Self::Plugin(reason) => write!(out, "plugin failed: {reason}"),
+            Self::Panic(message) => write!(out, "panicked: {message}"),
             Self::PluginBusy(name) => write!(out, "all instances of plugin `{name}` are busy"),
         }
     }

@@ -2,8 +2,12 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine;
@@ -31,7 +35,11 @@ pub(super) async fn answer(
 ) -> Result<http::Response<Body>, Infallible> {
     let mut record = Record::begin(&served, &request);
     let version = request.version();
-    let Outcome { mut response, server, failure } = served.outcome(request, &mut record).await;
+    let outcome = {
+        let mut outcome = pin!(served.outcome(request, &mut record));
+        poll_fn(|context| poll_caught(outcome.as_mut(), context)).await
+    };
+    let Outcome { mut response, server, failure } = outcome;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         served.activity.becomes_tunnel();
     } else if version < Version::HTTP_2 && served.is_worn_out(record.ordinal) {
@@ -40,6 +48,18 @@ pub(super) async fn answer(
     record.answered(&response, server, failure.as_ref());
     let (head, body) = response.into_parts();
     Ok(Response::from_parts(head, body.observed(record)))
+}
+
+/// A panic is a mistake of ours, and ends one request and nothing else.
+fn poll_caught(outcome: Pin<&mut impl Future<Output = Outcome>>, context: &mut Context<'_>) -> Poll<Outcome> {
+    // Nobody looks at the future again once it has panicked.
+    std::panic::catch_unwind(AssertUnwindSafe(|| outcome.poll(context))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+        let message = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let failure = Failure::Panic(message);
+        tracing::error!("{failure}");
+        Poll::Ready(failure.into())
+    })
 }
 
 impl Served {
@@ -241,5 +261,26 @@ impl Drop for Record {
             log.entry.duration = log.begun.elapsed();
             log.to.log(&log.entry);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_one_request_with_500() {
+        fn mistaken() -> Outcome {
+            panic!("a mistake in {}", "a handler")
+        }
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let polled = poll_caught(pin!(async { mistaken() }), &mut context);
+        let Poll::Ready(Outcome { response, failure: Some(failure), .. }) = polled else {
+            panic!("no failure");
+        };
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(failure.to_string(), "panicked: a mistake in a handler");
+        let fine = poll_caught(pin!(async { Failure::NoRouter.into() }), &mut context);
+        assert!(matches!(fine, Poll::Ready(Outcome { failure: Some(Failure::NoRouter), .. })));
     }
 }
