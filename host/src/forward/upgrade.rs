@@ -1,46 +1,61 @@
 //! Websockets over HTTP/1.1 (RFC 6455): what counts as a request for one, and the tunnel once the server agrees.
 
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
-use http::{Method, StatusCode, Version, request};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version, request};
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use sha1::{Digest, Sha1};
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::task::spawn_local;
 
-use super::hop;
+use super::{answer, hop};
 use crate::http::{Body, Failure, Response};
 
 /// Large enough for most frames, small enough for thousands of tunnels.
 const TUNNEL_BUFFER: usize = 16 << 10;
 
-/// A client that asked for a websocket, and its side of the tunnel to come.
-pub(super) struct Requested(OnUpgrade);
+/// A client that asked for a websocket, its side of the tunnel to come, and what the server must prove that it has read.
+pub(super) struct Requested {
+    client: OnUpgrade,
+    key: HeaderValue,
+}
 
-/// Takes the client's side out of a request that asks for a websocket. Upgrades to anything else are not forwarded.
+/// Takes the client's side out of a request that asks for a websocket as RFC 6455, section 4.1, has it. Upgrades to
+/// anything else are not forwarded, and such requests are ordinary ones.
 pub(super) fn requested(head: &mut request::Parts) -> Option<Requested> {
-    let upgrade = head.extensions.remove::<OnUpgrade>()?;
+    let client = head.extensions.remove::<OnUpgrade>()?;
+    let headers = &head.headers;
     let asked = head.method == Method::GET
         && head.version == Version::HTTP_11
-        && head.headers.get(CONNECTION).is_some_and(|value| hop::contains_token(value, "upgrade"))
-        && head.headers.get(UPGRADE).is_some_and(is_websocket);
-    asked.then_some(Requested(upgrade))
+        && headers.get_all(CONNECTION).iter().any(|value| hop::contains_token(value, "upgrade"))
+        && only(headers, UPGRADE).is_some_and(is_websocket)
+        && only(headers, SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
+    let key = only(headers, SEC_WEBSOCKET_KEY).filter(|key| is_nonce(key)).filter(|_| asked)?.clone();
+    Some(Requested { client, key })
 }
 
 /// The response to an upgrade request: the tunnel starts with a 101, and any other answer is an ordinary one.
-pub(super) fn finish(Requested(client): Requested, response: http::Response<Incoming>) -> Result<Response, Failure> {
+pub(super) fn finish(requested: Requested, response: http::Response<Incoming>) -> Result<Response, Failure> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let (mut head, body) = response.into_parts();
-        hop::strip_response(&mut head);
-        return Ok(Response::from_parts(head, body.into()));
+        let (head, body) = answer::checked(response)?;
+        return Ok(Response::from_parts(head, body));
     }
-    if !response.headers().get(UPGRADE).is_some_and(is_websocket) {
-        return Err(Failure::Unreachable("the server switched to a protocol that nobody asked for".into()));
+    if !only(response.headers(), UPGRADE).is_some_and(is_websocket) {
+        return Err(Failure::BadAnswer("the server switched to a protocol that nobody asked for".into()));
+    }
+    if !only(response.headers(), SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| *accept == accept_of(&requested.key)) {
+        return Err(Failure::BadAnswer("the server agreed to a websocket without its key".into()));
     }
     let (mut head, body) = response.into_parts();
     let server = hyper::upgrade::on(http::Response::from_parts(head.clone(), body));
-    spawn_local(tunnel(client, server));
+    spawn_local(tunnel(requested.client, server));
     hop::strip_response(&mut head);
+    head.headers.remove(CONTENT_LENGTH);
     head.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     Ok(Response::from_parts(head, Body::empty()))
@@ -58,6 +73,43 @@ async fn tunnel(client: OnUpgrade, server: OnUpgrade) {
     }
 }
 
+/// A field that is there once.
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
 fn is_websocket(value: &HeaderValue) -> bool {
     value.as_bytes().eq_ignore_ascii_case(b"websocket")
+}
+
+/// Sixteen bytes in Base64.
+fn is_nonce(key: &HeaderValue) -> bool {
+    BASE64_STANDARD.decode(key.as_bytes()).is_ok_and(|nonce| nonce.len() == 16)
+}
+
+/// What a server must answer to a key (RFC 6455, section 4.2.2).
+fn accept_of(key: &HeaderValue) -> String {
+    const OF_WEBSOCKETS: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+    BASE64_STANDARD.encode(Sha1::new().chain_update(key.as_bytes()).chain_update(OF_WEBSOCKETS).finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_the_example_of_the_rfc() {
+        let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
+        assert!(is_nonce(&key));
+        assert_eq!(accept_of(&key), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn other_keys_are_none() {
+        for key in ["", "x", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ= =", "dGhlIHNhbXBsZQ==", "!!!!"] {
+            assert!(!is_nonce(&HeaderValue::from_static(key)), "{key}");
+        }
+    }
 }
