@@ -11,8 +11,9 @@ use crate::hash::PasswordHash;
 /// Hashes by user name.
 pub(crate) struct Users {
     by_name: BTreeMap<Rc<[u8]>, PasswordHash>,
-    /// What passwords of unknown users are checked against, so that they take as long as those of known ones.
-    decoy: PasswordHash,
+    /// One hash of each cost that there is. Every check makes one of each, so that neither whether a user is known nor
+    /// what kind of hash they have can be told by the time.
+    decoys: Vec<PasswordHash>,
 }
 
 impl Users {
@@ -33,19 +34,30 @@ impl Users {
             let (name, hash) = parse_entry(&place, entry)?;
             by_name.insert(Rc::from(name.as_bytes()), hash);
         }
-        let Some(decoy) = by_name.values().max_by_key(|hash| hash.cost()).cloned() else {
+        let by_cost: BTreeMap<u32, &PasswordHash> = by_name.values().map(|hash| (hash.cost(), hash)).collect();
+        let decoys: Vec<PasswordHash> = by_cost.into_values().cloned().collect();
+        if decoys.is_empty() {
             return Err(Error::invalid_config("find a user: fill `users` or `usersFile` with `name:hash` entries"));
-        };
-        Ok(Self { by_name, decoy })
+        }
+        Ok(Self { by_name, decoys })
     }
 
     /// The name of the user if the password is theirs.
     pub(crate) fn verify(&self, credentials: &Credentials) -> Option<Rc<[u8]>> {
         let known = self.by_name.get_key_value(credentials.user.as_slice());
-        let hash = known.map_or(&self.decoy, |(_, hash)| hash);
-        let matches = hash.verify(&credentials.password);
+        let own = known.map(|(_, hash)| hash);
+        let mut matches = false;
+        for hash in self.checks(own) {
+            let fits = hash.verify(&credentials.password);
+            matches |= fits && own.is_some_and(|own| std::ptr::eq(own, hash));
+        }
         let (name, _) = known?;
         matches.then(|| Rc::clone(name))
+    }
+
+    /// The hashes to check a password against: that of the user, and decoys in place of those that others have.
+    fn checks<'a>(&'a self, own: Option<&'a PasswordHash>) -> impl Iterator<Item = &'a PasswordHash> {
+        self.decoys.iter().map(move |decoy| own.filter(|own| own.cost() == decoy.cost()).unwrap_or(decoy))
     }
 }
 
@@ -91,6 +103,31 @@ mod tests {
         assert!(verify(&users, "mia", "a:b"), "an entry wins over a line");
         assert!(!verify(&users, "# people", "secret"));
         assert!(!verify(&users, "nobody", "secret"), "the decoy lets nobody in");
+    }
+
+    #[test]
+    fn every_check_is_the_same_work() {
+        let entries = [
+            format!("sha:{SECRET}"),
+            "apr:$apr1$Mi1J0p.B$E8fnKqMgqAX263OlViQmq/".to_owned(),
+            "bcrypt:$2y$05$/IRNub/zEczxTCXdiQ3wSuQxJ./2DIRJ8WsuOFzL2iobSSSAoecb2".to_owned(),
+            "two:$2y$05$/IRNub/zEczxTCXdiQ3wSuQxJ./2DIRJ8WsuOFzL2iobSSSAoecb2".to_owned(),
+        ];
+        for count in 1..=entries.len() {
+            let users = Users::parse("", &entries[..count]).expect("good entries");
+            let work = |user: &str| -> Vec<u32> {
+                users.checks(users.by_name.get(user.as_bytes())).map(PasswordHash::cost).collect()
+            };
+            let expected = [&[0][..], &[0, 1], &[0, 1, 5], &[0, 1, 5]][count - 1];
+            for user in ["nobody", "", "sha", "apr", "bcrypt", "two"] {
+                assert_eq!(work(user), expected, "{user} of {count}");
+            }
+            for entry in &entries[..count] {
+                let (user, _) = entry.split_once(':').expect("an entry");
+                assert!(verify(&users, user, "secret") && !verify(&users, user, "wrong"), "{user} of {count}");
+            }
+            assert!(!verify(&users, "nobody", "secret"));
+        }
     }
 
     #[test]

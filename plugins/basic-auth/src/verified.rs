@@ -27,9 +27,9 @@ impl Verified {
     /// SipHash-2-4 of the two, with the full 128 bits: who does not know the key cannot find two that collide.
     pub(crate) fn fingerprint(&self, router: &str, authorization: &[u8]) -> u128 {
         let mut hasher = self.keyed;
+        // The length of the first says where the second begins.
+        hasher.write(&(router.len() as u64).to_le_bytes());
         hasher.write(router.as_bytes());
-        // No router name and no header value has a NUL, so that the border between the two is clear.
-        hasher.write(&[0]);
         hasher.write(authorization);
         hasher.finish128().as_u128()
     }
@@ -63,6 +63,21 @@ mod tests {
             [fingerprint(2, "a", b"b"), fingerprint(1, "b", b"b"), fingerprint(1, "a", b"c"), fingerprint(1, "", b"ab")]
         {
             assert_ne!(base, other);
+        }
+    }
+
+    /// Two checks whose parts run together were once taken for one, and one user for another (CVE-2026-71326).
+    #[test]
+    fn parts_do_not_run_together() {
+        let parts = ["", "a", "b", "ab", "bc", "abc", "\0", "a\0", "\0b", "a\0b", "\x01\0\0\0\0\0\0\0a"];
+        let verified = Verified::new(1);
+        let mut seen = BTreeMap::new();
+        for router in parts {
+            for authorization in parts {
+                let before =
+                    seen.insert(verified.fingerprint(router, authorization.as_bytes()), (router, authorization));
+                assert_eq!(before, None, "{router:?} {authorization:?}");
+            }
         }
     }
 
