@@ -82,6 +82,9 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use http::{HeaderMap, Method};
+    use proptest::collection::vec;
+    use proptest::sample::select;
+    use proptest::{prop_assert_eq, proptest};
 
     use super::*;
 
@@ -138,5 +141,46 @@ mod tests {
             assert_eq!(found(&large, host, "/"), Some(*rule));
         }
         assert_eq!(found(&large, "h2000.example", "/"), None);
+    }
+    /// What the index finds is what looking at every rule finds, however many others there are.
+    fn found_by_looking<'a>(rules: &[&'a str], subject: &Subject<'_>) -> Option<&'a str> {
+        let matching = rules.iter().filter(|rule| Rule::parse(rule).expect(rule).matches(subject));
+        let priority = |rule: &str| Rule::parse(rule).expect(rule).priority();
+        matching.min_by_key(|rule| (std::cmp::Reverse(priority(rule)), **rule)).copied()
+    }
+
+    const RULES: [&str; 12] = [
+        "Host(`a.example`)",
+        "Host(`A.Example`) && PathPrefix(`/Api`)",
+        "Host(`a.example`, `b.example`)",
+        "Host(`a.example`) || PathPrefix(`/x`)",
+        "!Host(`a.example`)",
+        "Host(`*.example`)",
+        "HostRegexp(`^[ab]\\.example$`)",
+        "PathPrefix(`/api`)",
+        "Path(`/api/%2e`)",
+        "Host(`b.example`) && !PathPrefix(`/api`)",
+        "Host(`c.example`) && (Path(`/x`) || Method(`GET`))",
+        "PathRegexp(`(?i)^/API`)",
+    ];
+
+    proptest! {
+        #[test]
+        fn the_index_changes_no_answer(
+            chosen in vec(select(RULES.to_vec()), 0..8),
+            others in select(vec![0, 1, 150, 400]),
+            host in select(vec!["a.example", "b.example", "c.example", "h7.example", "x", ""]),
+            path in select(vec!["/", "/api", "/Api", "/api/x", "/x", "/api/%2e", "/api/%2E"]),
+        ) {
+            let many: Vec<String> = (0..others).map(|number| format!("Host(`h{number}.example`)")).collect();
+            let mut rules: Vec<&str> = chosen.iter().copied().chain(many.iter().map(String::as_str)).collect();
+            rules.sort_unstable();
+            rules.dedup();
+            let headers = HeaderMap::new();
+            let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            let subject = Subject { host, path, query: None, method: &Method::GET, headers: &headers, client };
+            let table = router(&rules.iter().map(|rule| (*rule, 0)).collect::<Vec<_>>());
+            prop_assert_eq!(table.find(&subject).map(|route| &*route.name), found_by_looking(&rules, &subject));
+        }
     }
 }
