@@ -15,6 +15,7 @@ mod ntlm;
 mod plugins;
 mod reload;
 mod routing;
+mod servers;
 mod tls;
 mod transports;
 mod websocket;

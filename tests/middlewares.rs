@@ -305,3 +305,66 @@ async fn paths_and_addresses() {
     assert_eq!((reply.status, reply.header("location")), (302, "http://a.example/new/x?y=1"));
     assert_eq!(proxy.status("http://a.example/new/x").await, 200);
 }
+
+/// Whatever a middleware lacks, its routers are closed and nothing reaches the server (CVE-2026-54762).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_middleware_that_cannot_do_its_work_closes_its_routers() {
+    let backend = Backend::saying("in").await;
+    let folder = Folder::new();
+    folder.write("empty", "");
+    folder.write("comments", "# nobody\n");
+    folder.write("damaged", "admin:$apr1$c5IwaNCW\n");
+    folder.write("binary", [0xff, 0xfe, 0x00]);
+    std::fs::create_dir(folder.path("directory")).expect("a directory can be made");
+    let middlewares = [
+        "{basicAuth: {}}",
+        "{basicAuth: {users: []}}",
+        "{basicAuth: {users: [admin]}}",
+        "{basicAuth: {users: [\"admin:secret\"]}}",
+        "{basicAuth: {users: [\"admin:$6$abcdefgh$ltjgWl6579NluT\"]}}",
+        "{basicAuth: {usersFile: $DIR/nowhere}}",
+        "{basicAuth: {usersFile: $DIR/empty}}",
+        "{basicAuth: {usersFile: $DIR/comments}}",
+        "{basicAuth: {usersFile: $DIR/damaged}}",
+        "{basicAuth: {usersFile: $DIR/binary}}",
+        "{basicAuth: {usersFile: $DIR/directory}}",
+        "{basicAuth: {users: [\"admin:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\"], usersFile: $DIR/nowhere}}",
+        "{basicAuth: {users: [\"admin:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\"], realms: x}}",
+        "{basicAuth: {users: [\"admin:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\"]}, headers: {frameDeny: true}}",
+        "{ipAllowList: {}}",
+        "{ipAllowList: {sourceRange: []}}",
+        "{ipAllowList: {sourceRange: [127.0.0.1/33]}}",
+        "{ipAllowList: {sourceRange: [127.0.0.01]}}",
+        "{ipAllowList: {sourceRange: [127.0.0.1], ipStrategy: {depth: 1}}}",
+        "{redirectRegex: {regex: \"(\", replacement: /}}",
+        "{stripPrefix: {prefixes: {a: b}}}",
+        "{headers: {frameDenied: true}}",
+        "{digestAuth: {users: [\"admin:r:0\"]}}",
+        "{forwardAuth: {address: \"http://127.0.0.1:1\"}}",
+        "{nonsense: {}}",
+        "{plugin: {nowhere: {}}}",
+        "{plugin: {}}",
+        "{chain: {middlewares: [nowhere]}}",
+        "{chain: {middlewares: [m0]}}",
+        "{}",
+    ];
+    let mut text = String::from("http:\n  routers:\n");
+    for number in 0..=middlewares.len() {
+        let router = format!("{{rule: \"Host(`r{number}.example`)\", service: a, middlewares: [m{number}]}}");
+        writeln!(text, "    r{number}: {router}").expect("a string grows");
+    }
+    text.push_str("    wide: {rule: \"PathPrefix(`/`)\", service: a}\n  middlewares:\n");
+    for (number, middleware) in middlewares.iter().enumerate() {
+        writeln!(text, "    m{number}: {middleware}").expect("a string grows");
+    }
+    writeln!(text, "  services:\n    a: {{loadBalancer: {{servers: [{{url: \"{}\"}}]}}}}", backend.url())
+        .expect("as above");
+    folder.write("routing/a.yaml", text);
+    let proxy = Proxy::start_in(folder, INSTALL).await;
+    for number in 0..=middlewares.len() {
+        let status = proxy.status(&format!("http://r{number}.example/")).await;
+        assert_eq!(status, 503, "{}", middlewares.get(number).unwrap_or(&"a middleware that is not there"));
+    }
+    assert_eq!(backend.seen().len(), 0);
+    assert_eq!(proxy.get("http://other.example/").await.said(), (200, "in"), "what needs none of them is open");
+}

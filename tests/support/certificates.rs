@@ -1,6 +1,6 @@
 //! Certificates made for one test.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -59,8 +59,20 @@ impl Authority {
     }
 
     pub(crate) fn sign(&self, hosts: &[&str]) -> Identity {
+        self.sign_with(parameters(hosts))
+    }
+
+    /// A certificate that nobody may trust any more.
+    pub(crate) fn sign_expired(&self, hosts: &[&str]) -> Identity {
+        let mut parameters = parameters(hosts);
+        parameters.not_before = date_time_ymd(2001, 1, 1);
+        parameters.not_after = date_time_ymd(2002, 1, 1);
+        self.sign_with(parameters)
+    }
+
+    fn sign_with(&self, parameters: CertificateParams) -> Identity {
         let key = KeyPair::generate().expect("a key");
-        let certificate = parameters(hosts).signed_by(&key, &self.issuer).expect("a certificate");
+        let certificate = parameters.signed_by(&key, &self.issuer).expect("a certificate");
         Identity { certificate, key }
     }
 }
