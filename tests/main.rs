@@ -8,6 +8,7 @@ mod command;
 mod errors;
 mod examples;
 mod forward;
+mod fuzz;
 mod load_balancing;
 mod middlewares;
 mod ntlm;

@@ -27,12 +27,22 @@ pub(in crate::config) fn parse(file: &Arc<Path>, text: &str) -> Result<Option<No
         root: None,
     };
     let mut parser = Parser::new_from_str(text);
-    builder.document(&mut parser).map_err(|problem| vec![problem])?;
+    builder.document(&mut parser).map_err(|problem| vec![within(text, problem)])?;
     if !builder.duplicates.is_empty() {
         builder.duplicates.sort_by(|one, two| one.place.cmp(&two.place));
         return Err(builder.duplicates);
     }
     Ok(builder.root.filter(|root| *root.kind() != Kind::Null))
+}
+
+/// The parser ends every file with a line break: what is missing at the end would be in a line that is not there.
+fn within(text: &str, mut problem: Problem) -> Problem {
+    let breaks = text.matches(['\n', '\r']).count() - text.matches("\r\n").count();
+    if let Some(place) = problem.place.as_mut().filter(|place| place.line > breaks + 1) {
+        place.line = breaks + 1;
+        place.column = text.rsplit(['\n', '\r']).next().unwrap_or_default().chars().count() + 1;
+    }
+    problem
 }
 
 /// Levels of nesting. Traefik's own options need nine.
