@@ -19,6 +19,7 @@ use crate::config::{Place, Problem};
 pub(in crate::config) fn parse(file: &Arc<Path>, text: &str) -> Result<Option<Node>, Vec<Problem>> {
     let mut builder = Builder {
         file,
+        end: end(text),
         stack: Vec::new(),
         anchors: HashMap::new(),
         open: Vec::new(),
@@ -27,7 +28,7 @@ pub(in crate::config) fn parse(file: &Arc<Path>, text: &str) -> Result<Option<No
         root: None,
     };
     let mut parser = Parser::new_from_str(text);
-    builder.document(&mut parser).map_err(|problem| vec![within(text, problem)])?;
+    builder.document(&mut parser).map_err(|problem| vec![problem])?;
     if !builder.duplicates.is_empty() {
         builder.duplicates.sort_by(|one, two| one.place.cmp(&two.place));
         return Err(builder.duplicates);
@@ -35,14 +36,11 @@ pub(in crate::config) fn parse(file: &Arc<Path>, text: &str) -> Result<Option<No
     Ok(builder.root.filter(|root| *root.kind() != Kind::Null))
 }
 
-/// The parser ends every file with a line break: what is missing at the end would be in a line that is not there.
-fn within(text: &str, mut problem: Problem) -> Problem {
+/// Line and column behind the last character.
+fn end(text: &str) -> (usize, usize) {
     let breaks = text.matches(['\n', '\r']).count() - text.matches("\r\n").count();
-    if let Some(place) = problem.place.as_mut().filter(|place| place.line > breaks + 1) {
-        place.line = breaks + 1;
-        place.column = text.rsplit(['\n', '\r']).next().unwrap_or_default().chars().count() + 1;
-    }
-    problem
+    let last = text.rsplit(['\n', '\r']).next().unwrap_or_default();
+    (breaks + 1, last.chars().count() + 1)
 }
 
 /// Levels of nesting. Traefik's own options need nine.
@@ -53,6 +51,7 @@ const MOST_EXPANDED: usize = 100_000;
 
 struct Builder<'a> {
     file: &'a Arc<Path>,
+    end: (usize, usize),
     stack: Vec<Frame>,
     anchors: HashMap<usize, Node>,
     /// Anchors of collections that are not complete yet.
@@ -247,8 +246,10 @@ impl Builder<'_> {
         Ok(own)
     }
 
+    /// The parser ends every file with a line break: what is missing at the end would be in a line that is not there.
     fn place(&self, marker: &Marker) -> Place {
-        Place { file: Arc::clone(self.file), line: marker.line().max(1), column: marker.col() + 1 }
+        let (line, column) = (marker.line().max(1), marker.col() + 1).min(self.end);
+        Place { file: Arc::clone(self.file), line, column }
     }
 
     fn syntax(&self, error: &ScanError) -> Problem {
