@@ -8,6 +8,7 @@ mod command;
 mod errors;
 mod examples;
 mod forward;
+mod fuzz;
 mod hostile;
 mod hostile_upstreams;
 mod load_balancing;

@@ -19,7 +19,8 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PATIENCE = 30
+# Machines that are busy with something else are slow.
+PATIENCE = 60
 TEXT = b"the answer of the server"
 
 

@@ -155,6 +155,11 @@ impl Backend {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The requests since the last time that this was asked.
+    pub(crate) fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The newest request.
     pub(crate) fn last(&self) -> Seen {
         self.seen().pop().expect("the server has had a request")

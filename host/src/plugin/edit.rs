@@ -185,7 +185,64 @@ fn header_value(name: &str, value: Vec<u8>) -> Result<HeaderValue, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+    use proptest::sample::select;
+
     use super::*;
+
+    /// A field as a guest may answer it, well-behaved or not.
+    fn field() -> impl Strategy<Value = (String, Vec<u8>)> {
+        let framing = select(FRAMING.to_vec()).prop_map(|name| name.as_str().to_uppercase());
+        let name = prop_oneof![3 => "[a-zA-Z-]{1,12}", 1 => framing, 1 => any::<String>()];
+        let value = prop_oneof![3 => "[ -~]{0,20}".prop_map(String::into_bytes), 1 => vec(any::<u8>(), 0..20)];
+        (name, value)
+    }
+
+    fn edit() -> impl Strategy<Value = types::HeaderEdit> {
+        (field(), 0..3).prop_map(|((name, value), kind)| match kind {
+            0 => types::HeaderEdit::Set((name, value)),
+            1 => types::HeaderEdit::Append((name, value)),
+            _ => types::HeaderEdit::Remove(name),
+        })
+    }
+
+    /// Whether a message with these fields is one message, whoever reads it.
+    fn is_one_message(headers: &HeaderMap) -> bool {
+        let is_safe = |value: &HeaderValue| !value.as_bytes().iter().any(|byte| b"\r\n\0".contains(byte));
+        headers.values().all(is_safe)
+    }
+
+    /// As many cases as `PROPTEST_CASES` says.
+    fn cases() -> ProptestConfig {
+        ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        #[test]
+        fn no_edit_changes_where_a_message_ends(edits in vec(edit(), 0..6)) {
+            let mut headers = HeaderMap::new();
+            for name in &FRAMING {
+                headers.insert(name, HeaderValue::from_static("as it was"));
+            }
+            let Ok(edits) = header_edits(edits) else { return Ok(()) };
+            edits.iter().for_each(|edit| edit.apply(&mut headers));
+            prop_assert!(is_one_message(&headers), "{:?}", headers);
+            for name in &FRAMING {
+                prop_assert_eq!(headers.get_all(name).iter().collect::<Vec<_>>(), ["as it was"], "{}", name);
+            }
+        }
+
+        #[test]
+        fn a_reply_is_one_message(status in any::<u16>(), headers in vec(field(), 0..6), body in vec(any::<u8>(), 0..9)) {
+            let Ok(response) = reply(types::Reply { status, headers, body }) else { return Ok(()) };
+            prop_assert!((200..600).contains(&response.status().as_u16()));
+            prop_assert!(is_one_message(response.headers()), "{:?}", response.headers());
+            prop_assert!(FRAMING.iter().all(|name| !response.headers().contains_key(name)));
+        }
+    }
 
     #[test]
     fn edits_that_could_break_framing_are_refused() {

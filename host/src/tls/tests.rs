@@ -67,7 +67,7 @@ fn says_what_is_wrong_with_a_certificate() {
         stores: Vec::new(),
     };
     let cases = [
-        (source(&missing, &good.key_file), "cannot be read: No such file", Severity::Error),
+        (source(&missing, &good.key_file), "cannot be read: it does not exist", Severity::Error),
         (source(&empty, &good.key_file), "holds no certificate in PEM", Severity::Error),
         (source(&good.cert_file, &good.cert_file), "holds no private key in PEM", Severity::Error),
         (source(&good.cert_file, &other.key_file), "does not belong to the certificate in", Severity::Error),

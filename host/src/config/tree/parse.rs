@@ -19,6 +19,7 @@ use crate::config::{Place, Problem};
 pub(in crate::config) fn parse(file: &Arc<Path>, text: &str) -> Result<Option<Node>, Vec<Problem>> {
     let mut builder = Builder {
         file,
+        end: end(text),
         stack: Vec::new(),
         anchors: HashMap::new(),
         open: Vec::new(),
@@ -35,6 +36,13 @@ pub(in crate::config) fn parse(file: &Arc<Path>, text: &str) -> Result<Option<No
     Ok(builder.root.filter(|root| *root.kind() != Kind::Null))
 }
 
+/// Line and column behind the last character.
+fn end(text: &str) -> (usize, usize) {
+    let breaks = text.matches(['\n', '\r']).count() - text.matches("\r\n").count();
+    let last = text.rsplit(['\n', '\r']).next().unwrap_or_default();
+    (breaks + 1, last.chars().count() + 1)
+}
+
 /// Levels of nesting. Traefik's own options need nine.
 const DEEPEST: usize = 64;
 
@@ -43,6 +51,7 @@ const MOST_EXPANDED: usize = 100_000;
 
 struct Builder<'a> {
     file: &'a Arc<Path>,
+    end: (usize, usize),
     stack: Vec<Frame>,
     anchors: HashMap<usize, Node>,
     /// Anchors of collections that are not complete yet.
@@ -237,8 +246,10 @@ impl Builder<'_> {
         Ok(own)
     }
 
+    /// The parser ends every file with a line break: what is missing at the end would be in a line that is not there.
     fn place(&self, marker: &Marker) -> Place {
-        Place { file: Arc::clone(self.file), line: marker.line().max(1), column: marker.col() + 1 }
+        let (line, column) = (marker.line().max(1), marker.col() + 1).min(self.end);
+        Place { file: Arc::clone(self.file), line, column }
     }
 
     fn syntax(&self, error: &ScanError) -> Problem {
