@@ -84,3 +84,33 @@ async fn the_host_is_the_clients_or_the_servers() {
     assert_eq!(proxy.status("http://a.example/x?y").await, 200);
     assert_eq!(backend.last().target, "/base/x?y");
 }
+
+/// One that takes no connections has been sent nothing, so that another may have the request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_down_loses_no_request() {
+    let backends = [Backend::saying("a").await, Backend::saying("b").await, Backend::saying("c").await];
+    let url = |index: usize| backends[index].url();
+    let servers = format!("servers: [{{url: \"{}\"}}, {{url: \"{}\"}}, {{url: \"{}\"}}]", url(0), url(1), url(2));
+    let proxy = balanced(&servers).await;
+    let [a, b, c] = backends;
+    drop(a);
+    let mut posted = 0;
+    for _ in 0..12 {
+        let reply = proxy.send_with(http::Request::post("http://a.example/"), "order").await;
+        assert_eq!(reply.status, 200);
+        posted += 1;
+    }
+    let arrived = b.seen().len() + c.seen().len();
+    assert_eq!(arrived, posted, "each once");
+    assert!(b.seen().len() >= 4 && c.seen().len() >= 4);
+    assert!(b.seen().iter().chain(&c.seen()).all(|seen| seen.body == "order" && seen.header("host") == "a.example"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_are_all_down() {
+    let backends = [Backend::saying("a").await, Backend::saying("b").await];
+    let servers: Vec<String> = backends.iter().map(|backend| format!("{{url: \"{}\"}}", backend.url())).collect();
+    drop(backends);
+    let proxy = balanced(&format!("servers: [{}]", servers.join(", "))).await;
+    assert_eq!(proxy.get("http://a.example/").await.said(), (502, "Bad Gateway"));
+}

@@ -130,6 +130,17 @@ struct Place {
     timeout: Option<Duration>,
 }
 
+impl Place {
+    fn of(upstream: &Upstream) -> Self {
+        let transport = &upstream.transport;
+        Self {
+            upstream: upstream.id,
+            connections_at_most: transport.idle_connections_at_most,
+            timeout: transport.idle_timeout,
+        }
+    }
+}
+
 /// A connection that is ready for a request.
 enum Sender {
     Http1(http1::SendRequest<Body>, dial::Wire),
@@ -164,6 +175,12 @@ impl Pools {
     /// Closes what was kept for a client's connection. To be called when it has ended.
     pub fn forget(&self, client: &Arc<Connection>) {
         self.pins.forget(client);
+    }
+
+    /// Whether [`Pools::take`] would find a connection.
+    pub fn has_idle(&self, upstream: &Upstream) -> bool {
+        let pools = self.idle.borrow();
+        pools.get(&upstream.id).is_some_and(|idle| idle.iter().rev().any(|idle| idle.is_alive(self.now.get())))
     }
 
     fn take(&self, upstream: &Upstream) -> Option<Sender> {
@@ -209,6 +226,13 @@ impl Sender {
         match self {
             Self::Http1(sender, _) => sender.is_closed(),
             Self::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    async fn ready(&mut self) -> hyper::Result<()> {
+        match self {
+            Self::Http1(sender, _) => sender.ready().await,
+            Self::Http2(sender) => sender.ready().await,
         }
     }
 
@@ -259,6 +283,17 @@ impl Sender {
         let unsent = error.take_message();
         Err((error.into_error(), unsent))
     }
+}
+
+/// Makes sure of a connection to the server, for [`send`] to take: an idle one, or a new one that is idle until then.
+pub async fn reach(pools: &Pools, upstream: &Upstream) -> Result<(), Failure> {
+    if pools.has_idle(upstream) {
+        return Ok(());
+    }
+    let mut sender = Box::pin(dial::connect(upstream, dial::Purpose::Exchange)).await?;
+    sender.ready().await.map_err(failure)?;
+    pools.put(Place::of(upstream), sender);
+    Ok(())
 }
 
 /// Forwards the request, of which nothing is left behind, and answers with the head of the response, its body streaming.
@@ -361,6 +396,14 @@ async fn send_on(sender: &mut Sender, upstream: &Upstream, mut request: http::Re
             *request.uri_mut() = uri;
         }
         *request.version_mut() = Version::HTTP_2;
+    } else if request.version() == Version::HTTP_2 {
+        // It was meant for a connection of HTTP/2 that had ended.
+        let (host, target) = (request.uri().authority(), request.uri().path_and_query());
+        let host = host.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        let target = target.cloned().map_or_else(Uri::default, Uri::from);
+        request.headers_mut().insert(HOST, host.unwrap_or_else(|| upstream.authority.clone()));
+        *request.uri_mut() = target;
+        *request.version_mut() = Version::HTTP_11;
     }
     sender.send(request).await
 }
@@ -386,12 +429,7 @@ fn received(
     response: http::Response<Incoming>,
 ) -> Result<Response, Failure> {
     let (head, body) = answer::checked(response)?;
-    let transport = &upstream.transport;
-    let place = Place {
-        upstream: upstream.id,
-        connections_at_most: transport.idle_connections_at_most,
-        timeout: transport.idle_timeout,
-    };
+    let place = Place::of(upstream);
     let body = match sender {
         Sender::Http1(..) => {
             let pools = Rc::clone(pools);

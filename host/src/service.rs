@@ -103,14 +103,41 @@ impl LoadBalancer {
     }
 
     async fn call(&self, pools: &Rc<Pools>, request: &mut Request) -> Answer {
-        let Some(upstream) = self.choose(pools, request) else {
+        let Some(mut upstream) = self.choose(pools, request) else {
             return Answer { response: Err(Failure::NoServer), server: None };
         };
+        if self.turns.len() > 1 && !pools.has_idle(upstream) {
+            match Box::pin(self.reach(pools, request, upstream)).await {
+                Ok(reached) => upstream = reached,
+                Err(failure) => return Answer { response: Err(failure), server: Some(Arc::clone(&upstream.url)) },
+            }
+        }
         if !self.pass_host_header {
             request.head.headers.insert(HOST, upstream.authority.clone());
         }
         let response = forward::send(pools, upstream, request).await;
         Answer { response, server: Some(Arc::clone(&upstream.url)) }
+    }
+
+    /// The chosen server, or the first after it that takes connections. Nothing has been sent yet, so that nothing can
+    /// happen twice.
+    async fn reach<'a>(
+        &'a self,
+        pools: &Pools,
+        request: &Request,
+        chosen: &'a Arc<Upstream>,
+    ) -> Result<&'a Arc<Upstream>, Failure> {
+        if pools.binds(&request.connection, chosen) {
+            return Ok(chosen);
+        }
+        let mut reached = forward::reach(pools, chosen).await.map(|()| chosen);
+        let at = self.servers.iter().position(|server| Arc::ptr_eq(&server.upstream, chosen)).unwrap_or(0);
+        let others = self.servers[at..].iter().skip(1).chain(&self.servers[..at]).filter(|server| server.weight > 0);
+        for Server { upstream, .. } in others {
+            let Err(Failure::Unreachable(_)) = reached else { break };
+            reached = forward::reach(pools, upstream).await.map(|()| upstream);
+        }
+        reached
     }
 
     fn choose(&self, pools: &Pools, request: &Request) -> Option<&Arc<Upstream>> {
