@@ -110,7 +110,7 @@ pub(super) async fn send(
         let again = repeatable(&request);
         match exchange(&mut sender, upstream, request, upgrade.is_some()).await? {
             Ok(response) => return held.answered(sender, response, upgrade),
-            Err((error, unsent)) => match unsent.or(again.filter(|_| is_stale(&error) && sender.is_silent())) {
+            Err((error, unsent)) => match unsent.or_else(|| again.filter(|_| is_stale(&error) && sender.is_silent())) {
                 Some(unanswered) => request = unanswered,
                 None => return Err(failure(error)),
             },

@@ -48,7 +48,7 @@ pub(super) fn finish(requested: Requested, response: http::Response<Incoming>) -
     if !only(response.headers(), UPGRADE).is_some_and(is_websocket) {
         return Err(Failure::BadAnswer("the server switched to a protocol that nobody asked for".into()));
     }
-    if !only(response.headers(), SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| *accept == accept_of(&requested.key)) {
+    if only(response.headers(), SEC_WEBSOCKET_ACCEPT).is_none_or(|accept| *accept != accept_of(&requested.key)) {
         return Err(Failure::BadAnswer("the server agreed to a websocket without its key".into()));
     }
     let (mut head, body) = response.into_parts();
