@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::support::backend::Backend;
 use crate::support::certificates::{Authority, Identity};
-use crate::support::client::{Client, connect, with_body};
+use crate::support::client::{Client, connect, raw, with_body};
 use crate::support::folder::Folder;
 use crate::support::proxy::{INSTALL, Proxy};
 use crate::support::{empty, read_head, route, soon, with_services};
@@ -248,5 +248,29 @@ async fn a_reset_stream_frees_its_server() {
         }
         soon(&format!("the end, {goes:?}"), has_ended.recv()).await;
         assert_eq!(client.get("http://b.example/").await.said(), (200, "still here"), "the connection goes on");
+    }
+}
+
+/// What a server of HTTP/2 gets has nothing of HTTP/1.1's connections (RFC 9113, section 8.2.2) and says its length once.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_to_http2_servers_are_well_formed() {
+    let backend = Backend::saying_in_h2c("in").await;
+    let proxy = Proxy::start(INSTALL, &[("a.yaml", &route("a", &backend.url()))]).await;
+    for framing in ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"] {
+        let request = format!(
+            "POST /a//b?c HTTP/1.1\r\nHost: a.example\r\nConnection: close, X-Private, TE\r\nX-Private: 1\r\n\
+             Keep-Alive: timeout=5\r\nProxy-Connection: close\r\nUpgrade: h2c\r\nTE: trailers, gzip\r\n{framing}"
+        );
+        let answer = raw(proxy.address("web"), &request).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        let seen = backend.last();
+        for name in
+            ["connection", "x-private", "keep-alive", "proxy-connection", "upgrade", "transfer-encoding", "host"]
+        {
+            assert!(!seen.headers.contains_key(name), "{name}: {:?}", seen.headers);
+        }
+        assert!(["", "trailers"].contains(&seen.header("te")), "{:?}", seen.headers);
+        assert!(["", "5"].contains(&seen.header("content-length")), "{:?}", seen.headers);
+        assert_eq!((&seen.body[..], seen.header("x-forwarded-host")), (&b"hello"[..], "a.example"));
     }
 }

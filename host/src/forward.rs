@@ -336,10 +336,6 @@ fn prepare(
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         body = Body::empty();
     }
-    // hyper drops content of GET and HEAD that has neither length nor coding.
-    if !http_body::Body::is_end_stream(&body) && !headers.contains_key(CONTENT_LENGTH) {
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
     // Clients of HTTP/1.0 need not name a host, servers of HTTP/1.1 want one.
     if !headers.contains_key(HOST) {
         headers.insert(HOST, upstream.authority.clone());
@@ -354,7 +350,15 @@ fn prepare(
             .parse()
             .map_err(|_| Failure::BadRequest("the path and the server's path do not make a path"))?;
     }
+    frame_content(&mut outgoing);
     Ok((outgoing, upgrade))
+}
+
+/// hyper drops content of GET and HEAD that has neither length nor coding.
+fn frame_content(request: &mut http::Request<Body>) {
+    if !http_body::Body::is_end_stream(request.body()) && !request.headers().contains_key(CONTENT_LENGTH) {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
 }
 
 async fn exchange(
@@ -384,28 +388,36 @@ async fn exchange(
     }
 }
 
-/// HTTP/2 has the scheme and the authority in the target, HTTP/1.1 in neither and in `Host`.
 async fn send_on(sender: &mut Sender, upstream: &Upstream, mut request: http::Request<Body>) -> Sent {
-    if matches!(sender, Sender::Http2(_)) {
-        let scheme = if upstream.protocol == Protocol::Https { "https" } else { "http" };
-        request.headers_mut().remove(TRANSFER_ENCODING);
-        let authority = request.headers_mut().remove(HOST);
-        let authority = authority.as_ref().unwrap_or(&upstream.authority);
-        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-        if let Ok(uri) = format!("{scheme}://{}{target}", authority.to_str().unwrap_or_default()).parse() {
-            *request.uri_mut() = uri;
-        }
-        *request.version_mut() = Version::HTTP_2;
-    } else if request.version() == Version::HTTP_2 {
+    match sender {
+        Sender::Http2(_) => for_http2(&mut request, upstream),
         // It was meant for a connection of HTTP/2 that had ended.
-        let (host, target) = (request.uri().authority(), request.uri().path_and_query());
-        let host = host.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-        let target = target.cloned().map_or_else(Uri::default, Uri::from);
-        request.headers_mut().insert(HOST, host.unwrap_or_else(|| upstream.authority.clone()));
-        *request.uri_mut() = target;
-        *request.version_mut() = Version::HTTP_11;
+        Sender::Http1(..) if request.version() == Version::HTTP_2 => for_http1(&mut request, upstream),
+        Sender::Http1(..) => {}
     }
     sender.send(request).await
+}
+
+/// HTTP/2 has the scheme and the authority in the target, HTTP/1.1 in neither and in `Host`.
+fn for_http2(request: &mut http::Request<Body>, upstream: &Upstream) {
+    let scheme = if upstream.protocol == Protocol::Https { "https" } else { "http" };
+    request.headers_mut().remove(TRANSFER_ENCODING);
+    let authority = request.headers_mut().remove(HOST);
+    let authority = authority.as_ref().unwrap_or(&upstream.authority);
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    if let Ok(uri) = format!("{scheme}://{}{target}", authority.to_str().unwrap_or_default()).parse() {
+        *request.uri_mut() = uri;
+    }
+    *request.version_mut() = Version::HTTP_2;
+}
+
+fn for_http1(request: &mut http::Request<Body>, upstream: &Upstream) {
+    let host = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    let target = request.uri().path_and_query().cloned().map_or_else(Uri::default, Uri::from);
+    request.headers_mut().insert(HOST, host.unwrap_or_else(|| upstream.authority.clone()));
+    *request.uri_mut() = target;
+    *request.version_mut() = Version::HTTP_11;
+    frame_content(request);
 }
 
 fn repeatable(request: &http::Request<Body>) -> Option<http::Request<Body>> {
@@ -541,5 +553,20 @@ mod tests {
         for url in ["", "10.0.0.1:80", "ftp://a", "http://", "/path", "a b"] {
             assert!(Upstream::parse(url, false, transport()).is_err(), "{url}");
         }
+    }
+    #[test]
+    fn a_request_changes_between_the_versions_and_back() {
+        let upstream = Upstream::parse("https://10.0.0.1", false, transport()).expect("a URL");
+        let request = http::Request::get("/a/b?c").header(HOST, "a.example:8443").header("x-a", "1");
+        let mut request = request.body(Body::from("content")).expect("a good request");
+        frame_content(&mut request);
+        for_http2(&mut request, &upstream);
+        assert_eq!((request.version(), request.headers().len()), (Version::HTTP_2, 1));
+        assert_eq!(*request.uri(), "https://a.example:8443/a/b?c");
+        for_http1(&mut request, &upstream);
+        assert_eq!((request.version(), request.headers().len()), (Version::HTTP_11, 3));
+        assert_eq!(*request.uri(), "/a/b?c");
+        assert_eq!(request.headers()[HOST], "a.example:8443");
+        assert_eq!(request.headers()[TRANSFER_ENCODING], "chunked");
     }
 }
