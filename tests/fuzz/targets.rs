@@ -4,7 +4,7 @@ use http::Uri;
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::sample::select;
-use weir::target;
+use weir::target::{self, Paths};
 
 use super::cases;
 
@@ -83,14 +83,15 @@ proptest! {
     #![proptest_config(cases(4000))]
 
     #[test]
-    fn what_clients_send(text in target(), resolve in any::<bool>()) {
+    fn what_clients_send(text in target(), resolve in any::<bool>(), encode_semicolons in any::<bool>()) {
+        let paths = Paths { resolve, encode_semicolons, ..Paths::default() };
         let Ok(uri) = text.parse::<Uri>() else { return Ok(()) };
-        let Ok(normal) = target::normalise(&uri, resolve) else { return Ok(()) };
+        let Ok(normal) = target::normalise(&uri, paths) else { return Ok(()) };
         let normal = normal.unwrap_or(uri);
         if normal.path() != "*" && resolve {
             prop_assert_eq!(flaw(normal.path()), None, "{}", normal);
         }
-        let again = target::normalise(&normal, resolve).expect("a normal form is good").unwrap_or_else(|| normal.clone());
+        let again = target::normalise(&normal, paths).expect("a normal form is good").unwrap_or_else(|| normal.clone());
         prop_assert_eq!(again, normal);
     }
 
