@@ -3,6 +3,7 @@
 //! Each row is one exchange with a server that sends what the row says. A second request on the client's connection, if
 //! that is still open, must get its own answer: nothing of the first may be left over.
 
+mod http2;
 mod rows;
 
 use std::sync::{Arc, Mutex, PoisonError};
