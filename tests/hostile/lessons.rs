@@ -265,7 +265,7 @@ async fn redirections_stay_on_their_host() {
         soon("an answer", client.read_to_string(&mut answer)).await.expect("an answer");
         let locations: Vec<&str> = answer
             .lines()
-            .filter_map(|line| line.strip_prefix("Location: ").or(line.strip_prefix("location: ")))
+            .filter_map(|line| line.strip_prefix("Location: ").or_else(|| line.strip_prefix("location: ")))
             .collect();
         assert_eq!(locations.len(), 1, "{target}: {answer}");
         assert!(locations[0].starts_with("https://a.example/"), "{target}: {answer}");
