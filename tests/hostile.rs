@@ -60,13 +60,13 @@ macro_rules! tables {
 }
 
 tables! {
-    request_lines: 1 rows,
-    targets: 1 rows,
-    hosts: 1 rows,
-    fields: 1 rows,
-    framing: 1 rows,
-    chunks: 1 rows,
-    hops: 1 rows,
-    paths: 1 rows,
-    http2: 1 rows,
+    request_lines: 82 rows,
+    targets: 73 rows,
+    hosts: 73 rows,
+    fields: 63 rows,
+    framing: 86 rows,
+    chunks: 71 rows,
+    hops: 66 rows,
+    paths: 63 rows,
+    http2: 91 rows,
 }

@@ -239,8 +239,7 @@ fn check_fields(request: &Received) -> Result<(), Wrong> {
     if !matches!(request.values("te")[..], [] | ["trailers"]) {
         return malformed("TE belongs to the client's connection");
     }
-    for name in ["x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip", "cookie"]
-    {
+    for name in ["x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip"] {
         if request.values(name).len() > 1 {
             return malformed(format!("`{name}` twice"));
         }

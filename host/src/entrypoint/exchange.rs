@@ -74,9 +74,10 @@ fn poll_caught(outcome: Pin<&mut impl Future<Output = Outcome>>, context: &mut C
 impl Served {
     async fn outcome(&self, request: http::Request<Incoming>, record: &mut Record) -> Outcome {
         let (head, body) = request.into_parts();
-        let expects_continue = head.headers.contains_key(EXPECT);
         let mut body = Body::from(body).without_trailers();
         let has_content = !body.is_end_stream();
+        let expects_continue = has_content && head.headers.contains_key(EXPECT);
+        let is_http2 = head.version >= Version::HTTP_2;
         self.activity.has_content(has_content);
         if has_content {
             let activity = Arc::clone(&self.activity);
@@ -87,7 +88,7 @@ impl Served {
         // for leave to send the content, or sends it without.
         let is_unread = !body.is_end_stream();
         record.is_last = outcome.failure.as_ref().is_some_and(Failure::is_refusal) || (is_unread && expects_continue);
-        if is_unread && !record.is_last {
+        if is_unread && !record.is_last && !is_http2 {
             spawn_local(discard(body));
         }
         outcome

@@ -42,9 +42,9 @@ pub(super) fn normalise(
     }
     if head.version >= Version::HTTP_2 {
         check_fields(&head.headers)?;
+        join_cookies(&mut head.headers);
     }
     settle_host(head, secure)?;
-    join_cookies(&mut head.headers);
     if matches!(head.method, Method::OPTIONS | Method::TRACE)
         && let Some(status) = last_recipient(head)?
     {
@@ -106,13 +106,15 @@ fn settle_host(head: &mut request::Parts, secure: bool) -> Result<(), Failure> {
     if another.is_some() {
         return Err(Failure::BadRequest("too many Host headers"));
     }
-    if field.is_some_and(|host| !is_authority(host.as_bytes())) {
+    if field.is_some_and(|host| !host.is_empty() && !is_authority(host.as_bytes())) {
         return Err(Failure::BadRequest("malformed Host header"));
     }
     let is_http2 = head.version >= Version::HTTP_2;
     let Some(authority) = head.uri.authority() else {
         return match field {
             None if head.version >= Version::HTTP_11 => Err(Failure::BadRequest("missing required Host header")),
+            // It names nobody, and so no router is for it (RFC 9110, section 4.2.1).
+            Some(host) if host.is_empty() => Err(Failure::NoRouter),
             _ => Ok(()),
         };
     };
@@ -164,7 +166,7 @@ fn is_port(digits: &[u8]) -> bool {
     number.is_some()
 }
 
-/// HTTP/2 may send each cookie in a field of its own; HTTP/1.1 knows one field (RFC 9113, section 8.2.3).
+/// HTTP/2 may send each cookie in a field of its own, for which HTTP/1.1 has one (RFC 9113, section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut cookies = headers.get_all(COOKIE).iter();
     let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else { return };
