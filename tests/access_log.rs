@@ -2,14 +2,19 @@
 
 use std::path::Path;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use http::Request;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use crate::support::backend::Backend;
-use crate::support::client::connect;
+use crate::support::client::{Client, connect};
+use crate::support::folder::Folder;
+use crate::support::program::Program;
 use crate::support::proxy::{INSTALL, Proxy};
 use crate::support::websocket::WebSocket;
-use crate::support::{eventually, with_services};
+use crate::support::{eventually, read_head, with_services};
 
 const ADMIN: &str = "Basic YWRtaW46YWRtaW4=";
 
@@ -139,4 +144,110 @@ async fn the_file_can_be_moved_away() {
     let lines = lines(&proxy, 1).await;
     assert!(lines.len() == 1 && lines[0].contains("/two"), "{lines:?}");
     assert!(proxy.folder.read("access.1").contains("/one"));
+}
+
+/// What breaks lines that are not written with care, in a request line and in fields.
+const HOSTILE: &[&[u8]] = &[
+    b"\"",
+    b"\\",
+    b"\\\"",
+    b"\" 200 5 \"-\" \"-\" 1 \"a@file\" \"http://x\" 1ms",
+    b"\", \"DownstreamStatus\": 999, \"x\": \"",
+    b"\x1b[31mred",
+    b"a\tb",
+    b"\xff\xfe",
+    // A line separator, one of the C1 control characters, half of a surrogate pair, and a change of direction.
+    b"\xe2\x80\xa8",
+    b"\xc2\x85",
+    b"\xed\xa0\x80",
+    b"\xe2\x80\xae",
+    b"%0d%0a",
+    b"",
+];
+
+/// Sends each of [`HOSTILE`] in the fields that lines show, and answers with the lines.
+async fn hostile_lines(options: &str) -> Vec<String> {
+    let backend = Backend::saying("hello").await;
+    let proxy = logging(options, &backend).await;
+    let mut expected = 0;
+    for text in HOSTILE {
+        let user = BASE64_STANDARD.encode([text, &b":password"[..]].concat());
+        let mut request = b"GET /%22?q='{}%e2%80%a8| HTTP/1.1\r\nConnection: close\r\n".to_vec();
+        for name in ["User-Agent", "Referer", "X-Forwarded-For", "X-Any"] {
+            request.extend([name.as_bytes(), b": ", text, b"\r\n"].concat());
+        }
+        request.extend(format!("Host: a.example\r\nAuthorization: Basic {user}\r\n\r\n").as_bytes());
+        let mut stream = connect(proxy.address("web")).await;
+        stream.write_all(&request).await.expect("a new connection takes bytes");
+        let head = read_head(&mut stream).await;
+        // What is no request at all has no line, as in Traefik.
+        expected += usize::from(!head.to_lowercase().contains("content-length: 0\r\n"));
+    }
+    assert!(expected > HOSTILE.len() / 2, "{expected} requests were answered");
+    lines(&proxy, expected).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_requests_leave_json_whole() {
+    for line in hostile_lines(", format: json, fields: {headers: {defaultMode: keep}}").await {
+        let entry: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}"));
+        assert_eq!((&entry["RequestMethod"], &entry["RequestHost"]), (&json!("GET"), &json!("a.example")), "{line}");
+        assert!(entry["DownstreamStatus"].as_u64().is_some_and(|status| status < 600), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_requests_leave_lines_whole() {
+    let text = r#"(?:[^"\\]|\\.)*"#;
+    let pattern = format!(
+        r#"^[^ ]+ - [^ ]+ \[[^\] ]+ \+0000\] "GET {text} HTTP/1\.1" [1-5]\d\d \d+ "{text}" "{text}" \d+ "{text}" "{text}" \d+ms$"#
+    );
+    let pattern = regex::Regex::new(&pattern).expect("a good pattern");
+    for line in hostile_lines(", fields: {headers: {names: {User-Agent: keep, Referer: keep}}}").await {
+        assert!(pattern.is_match(&line) && !line.chars().any(char::is_control), "{line:?}");
+    }
+}
+
+/// CVE-2022-23469: a log with all details had credentials in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_log_has_secrets() {
+    const SECRET: &str = "canary-7f3a9c";
+
+    let backend = Backend::saying("hello").await;
+    let folder = Folder::new();
+    let routers = "
+    a: {rule: \"Host(`a.example`)\", service: a}
+    private: {rule: \"Host(`a.example`) && PathPrefix(`/private`)\", service: a, middlewares: [auth]}
+    gone: {rule: \"Host(`gone.example`)\", service: gone}
+";
+    let services = [("a", backend.url()), ("gone", "http://127.0.0.1:1".to_owned())];
+    let auth = "  middlewares: {auth: {basicAuth: {users: [\"admin:$apr1$c5IwaNCW$VpEXax7LtUneLsElXFWCI.\"]}}}\n";
+    folder.write("routing/a.yaml", with_services(routers, &services) + auth);
+    let install = INSTALL.replace("$DIR/routing", "routing");
+    folder.write(
+        "install.yaml",
+        format!("{install}log: {{level: TRACE}}\naccessLog: {{format: json, filePath: access.log}}\n"),
+    );
+    let program = Program::start(folder.root(), &["--configFile=install.yaml"]);
+    let address = program.address("web").await;
+    let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("admin:{SECRET}")));
+    let requests = ["http://a.example/", "http://a.example/private", "http://gone.example/", "http://nobody.example/"];
+    for url in requests {
+        for credentials in [&format!("Bearer {SECRET}"), &basic] {
+            for mut client in [Client::plain(address).await, Client::h2c(address).await] {
+                let request = Request::get(url)
+                    .header("authorization", credentials)
+                    .header("proxy-authorization", credentials)
+                    .header("cookie", format!("session={SECRET}"));
+                client.send(request).await;
+            }
+        }
+    }
+    let access_log = || folder.read("access.log");
+    eventually("all lines", async || access_log().lines().count() == 4 * requests.len()).await;
+    for text in [program.printed(), access_log()] {
+        for secret in [SECRET, basic.trim_start_matches("Basic ")] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod folder;
 pub(crate) mod guests;
+pub(crate) mod http2;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod strict;

@@ -1,16 +1,27 @@
 //! Certificates, TLS options and client certificates, and what a reload does to them.
 
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
 use http::Request;
-use rustls::NamedGroup;
-use rustls::ProtocolVersion;
-use rustls::client::Resumption;
+use rustls::client::{
+    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
+};
+use rustls::pki_types::ServerName;
+use rustls::{NamedGroup, ProtocolVersion};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::support::backend::Backend;
 use crate::support::certificates::{Authority, Identity};
-use crate::support::client::{offering, showing, trusting};
-use crate::support::eventually;
+use crate::support::client::{connect, offering, secure_stream, showing, trusting};
 use crate::support::folder::Folder;
 use crate::support::proxy::{INSTALL, Proxy};
+use crate::support::{eventually, read_head, soon};
 
 /// A folder whose routing file has a router with TLS for `a.example` and one for `b.example`, both to `whoami@internal`.
 fn folder() -> Folder {
@@ -233,6 +244,169 @@ async fn nobody_comes_in_by_the_name_of_another_host() {
         proxy.secure_client_with("mutual.example", showing(&authority.sign(&["client"]))).await.expect("let in");
     assert_eq!(client.get("https://a.example/").await.status, 421);
     assert_eq!(client.get("https://mutual.example/").await.said(), (200, "secret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_spelling_of_a_name_leads_past_its_options() {
+    let (proxy, authority, backend) = mutual("RequireAndVerifyClientCert").await;
+    for name in ["mutual.example", "MUTUAL.Example", "mutual.example."] {
+        let stranger = secure_stream(proxy.address("websecure"), name, trusting()).await;
+        if let Ok(mut stream) = stranger {
+            // In TLS 1.3 a client learns only after its handshake that it may not come in.
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: mutual.example\r\n\r\n").await;
+            assert_eq!(read_head(&mut stream).await, "", "{name}");
+        }
+        let known = showing(&authority.sign(&["client"]));
+        let mut stream = secure_stream(proxy.address("websecure"), name, known).await.expect("let in");
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: mutual.example\r\n\r\n").await.expect("let in");
+        assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 200 "), "{name}");
+    }
+    let seen = backend.seen().len();
+    // With a name that asks for nothing, and with none at all.
+    for name in ["a.example", "127.0.0.1"] {
+        for host in
+            ["mutual.example", "MUTUAL.example", "mutual.example.", "mutual.example:443", "mutual.example.:8443"]
+        {
+            let mut stream = secure_stream(proxy.address("websecure"), name, trusting()).await.expect("a handshake");
+            let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("a new connection takes bytes");
+            let head = read_head(&mut stream).await;
+            assert!(head.starts_with("HTTP/1.1 421 "), "{host} by {name}: {head}");
+        }
+    }
+    assert_eq!(backend.seen().len(), seen);
+}
+
+/// Cuts the first thing that is written, which is the ClientHello, into pieces of a byte.
+struct Fragmented {
+    stream: TcpStream,
+    /// Records of their own instead of segments.
+    as_records: bool,
+    /// What is left of it.
+    hello: VecDeque<u8>,
+    is_begun: bool,
+}
+
+impl Fragmented {
+    fn new(stream: TcpStream, as_records: bool) -> Self {
+        Self { stream, as_records, hello: VecDeque::new(), is_begun: false }
+    }
+
+    fn poll_hello(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.hello.is_empty() {
+            // Without Nagle's algorithm each of them is a segment.
+            let byte = [self.hello[0]];
+            ready!(Pin::new(&mut self.stream).poll_write(context, &byte))?;
+            self.hello.pop_front();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Fragmented {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, bytes)
+    }
+}
+
+impl AsyncWrite for Fragmented {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.is_begun {
+            self.is_begun = true;
+            let [kind, major, minor, _, _, message @ ..] = bytes else { panic!("a whole record") };
+            self.hello = match self.as_records {
+                true => message.iter().flat_map(|byte| [*kind, *major, *minor, 0, 1, *byte]).collect(),
+                false => bytes.iter().copied().collect(),
+            };
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        ready!(self.poll_hello(context))?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_hello(context))?;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// CVE-2026-32305: a fragmented ClientHello had no server name, and thus the default options.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_hello_in_pieces_has_the_same_options() {
+    let (proxy, authority, backend) = mutual("RequireAndVerifyClientCert").await;
+    for as_records in [false, true] {
+        let ask = async |name: &'static str, config: rustls::ClientConfig| {
+            let stream = Fragmented::new(connect(proxy.address("websecure")).await, as_records);
+            let server = ServerName::try_from(name).expect("a host name");
+            let handshake = TlsConnector::from(Arc::new(config)).connect(server, stream);
+            let Ok(mut stream) = soon("a TLS handshake", handshake).await else { return String::new() };
+            let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n");
+            let _ = stream.write_all(request.as_bytes()).await;
+            read_head(&mut stream).await
+        };
+        assert!(ask("a.example", trusting()).await.starts_with("HTTP/1.1 200 "), "{as_records}");
+        assert_eq!(ask("mutual.example", trusting()).await, "", "{as_records}");
+        let known = showing(&authority.sign(&["client"]));
+        assert!(ask("mutual.example", known).await.starts_with("HTTP/1.1 200 "), "{as_records}");
+    }
+    assert_eq!(backend.seen().len(), 2);
+}
+
+/// Offers the ticket of any host to any other.
+#[derive(Debug)]
+struct Promiscuous(ClientSessionMemoryCache);
+
+fn anybody() -> ServerName<'static> {
+    ServerName::try_from("anybody.example").expect("a host name")
+}
+
+impl ClientSessionStore for Promiscuous {
+    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
+        self.0.set_kx_hint(anybody(), group);
+    }
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        self.0.kx_hint(&anybody())
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, session: Tls12ClientSessionValue) {
+        self.0.set_tls12_session(anybody(), session);
+    }
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.0.tls12_session(&anybody())
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {
+        self.0.remove_tls12_session(&anybody());
+    }
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, ticket: Tls13ClientSessionValue) {
+        self.0.insert_tls13_ticket(anybody(), ticket);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.0.take_tls13_ticket(&anybody())
+    }
+}
+
+/// CVE-2025-23419: a ticket of a host without client certificates let its owner in where they are asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_is_no_certificate() {
+    let (proxy, _authority, backend) = mutual("RequireAndVerifyClientCert").await;
+    let mut config = trusting();
+    config.resumption = Resumption::store(Arc::new(Promiscuous(ClientSessionMemoryCache::new(8))));
+    for resumed in [false, true] {
+        let mut client = proxy.secure_client_with("a.example", config.clone()).await.expect("a TLS handshake");
+        assert_eq!(client.session().resumed, resumed);
+        assert_eq!(client.get("https://a.example/").await.status, 200);
+    }
+    assert!(!is_let_in(&proxy, config).await);
+    assert_eq!(backend.seen().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

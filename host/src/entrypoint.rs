@@ -3,40 +3,54 @@
 //! `server` starts one per entry point and worker. It finds the route in the live snapshot anew for each request, so that
 //! kept-alive connections see a reload. It never reads configuration.
 
+mod admission;
 mod exchange;
 mod forwarded;
+mod frames;
 mod head;
 mod hop;
 mod io;
+mod pace;
 mod request_line;
+mod stream;
+mod watched;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::BytesMut;
 use http::HeaderValue;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+pub use self::admission::{Admission, Pressure};
 pub use self::forwarded::Trust;
-pub use self::io::Limits;
+pub use self::io::{Limits, Sending};
+pub use self::pace::Reception;
+
+use self::admission::{Decision, Ticket};
+use self::frames::Counted;
 use self::io::{Activity, Timed};
 use self::request_line::RequestLines;
-use crate::http::{Causes, Connection, LocalExecutor, TlsSession};
+use self::stream::Streams;
+use self::watched::Watched;
+use crate::http::{Causes, Connection, TlsSession};
 use crate::middleware::Resources;
 use crate::snapshot::Snapshot;
 use crate::target::Paths;
@@ -45,6 +59,18 @@ use crate::tls;
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a stream may send ahead of its server.
+const STREAM_WINDOW: u32 = 512 << 10;
+
+/// What all streams of a connection may.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+
+/// What a stream keeps of a response for which the client has no room yet.
+const SEND_BUFFER: usize = 64 << 10;
+
+/// After so many streams that a client began and broke, or began although there were enough, its connection ends.
+const BROKEN_STREAMS_AT_MOST: usize = 300;
 
 /// How long a listener rests after it could not accept, for want of file descriptors for example.
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(100);
@@ -79,11 +105,22 @@ pub enum Aliases {
     Reject(&'static [u8]),
 }
 
+impl EntryPoint {
+    /// Indexed fields cost their sender a byte, so that the bytes of a head are no measure of it in HTTP/2.
+    fn http2_header_bytes_at_most(&self) -> u32 {
+        const LIMIT: u32 = 128 << 10;
+        u32::try_from(self.header_bytes_at_most).unwrap_or(LIMIT).min(LIMIT)
+    }
+}
+
 /// What one worker brings to the connections that it serves.
 pub struct Worker {
     pub live: Live,
     pub resources: Resources,
     pub access_log: Option<Arc<AccessLog>>,
+    pub admission: Arc<Admission>,
+    /// How many requests are in flight.
+    pub requests: Arc<AtomicUsize>,
     /// This host's name, for `X-Forwarded-Server`.
     pub host_name: HeaderValue,
     /// Failures are logged once a second at most.
@@ -128,29 +165,64 @@ pub async fn serve(
     mut draining: Draining,
     open: mpsc::Sender<()>,
 ) {
+    let mut complaint = Complaint::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = draining.wait_for(|draining| *draining) => return,
         };
-        match accepted {
-            Ok((stream, client)) => {
-                let connecting = Connecting {
-                    entry_point: Arc::clone(&entry_point),
-                    worker: Rc::clone(&worker),
-                    draining: draining.clone(),
-                    client,
-                };
-                let open = open.clone();
-                spawn_local(async move {
-                    connecting.serve(stream).await;
-                    drop(open);
-                });
-            }
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(entry_point = &*entry_point.name, "failed to accept a connection: {error}");
+                complaint.log(|| {
+                    let name = &*entry_point.name;
+                    tracing::warn!(entry_point = name, "failed to accept a connection: {error}");
+                });
                 sleep(REST_AFTER_FAILURE).await;
+                continue;
             }
+        };
+        let ticket = match worker.admission.decide(client.ip()) {
+            Decision::LetIn(ticket) => ticket,
+            Decision::Refused => continue,
+            Decision::Full => {
+                complaint.log(|| {
+                    let connections = worker.admission.open();
+                    tracing::warn!(connections, "there are as many connections as there may be: new ones wait");
+                });
+                let ticket = tokio::select! {
+                    ticket = worker.admission.wait(client.ip()) => ticket,
+                    _ = draining.wait_for(|draining| *draining) => return,
+                };
+                let Some(ticket) = ticket else { continue };
+                ticket
+            }
+        };
+        let connecting = Connecting {
+            entry_point: Arc::clone(&entry_point),
+            worker: Rc::clone(&worker),
+            draining: draining.clone(),
+            client,
+        };
+        let open = open.clone();
+        spawn_local(async move {
+            connecting.serve(stream, ticket).await;
+            drop(open);
+        });
+    }
+}
+
+/// Something that would fill the log if it were said each time.
+#[derive(Default)]
+struct Complaint(Option<Instant>);
+
+impl Complaint {
+    const INTERVAL: Duration = Duration::from_secs(60);
+
+    fn log(&mut self, log: impl FnOnce()) {
+        if self.0.is_none_or(|last| last.elapsed() >= Self::INTERVAL) {
+            self.0 = Some(Instant::now());
+            log();
         }
     }
 }
@@ -187,28 +259,21 @@ enum Speaks {
 }
 
 impl Connecting {
-    async fn serve(self, stream: TcpStream) {
-        let limit = self.entry_point.limits.head;
-        let opening = async {
-            stream.set_nodelay(true)?;
-            match first_bytes(&stream).await? {
-                Speaks::Tls => self.handshake(stream).await,
-                speaks => Ok(Opened::Plain(stream, speaks)),
+    async fn serve(self, stream: TcpStream, ticket: Ticket) {
+        match self.open(stream, ticket).await {
+            Ok(Opened::Plain(socket, speaks)) => {
+                let activity = Arc::clone(socket.activity());
+                self.serve_http(socket, activity, speaks, None).await;
             }
-        };
-        let opened = match limit {
-            None => opening.await,
-            Some(limit) => timeout(limit, opening).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())),
-        };
-        match opened {
-            Ok(Opened::Plain(stream, speaks)) => self.serve_http(stream, speaks, None).await,
             Ok(Opened::Tls(stream, options)) => {
-                let speaks = match stream.get_ref().1.alpn_protocol() {
+                let (socket, tls) = stream.get_ref();
+                let speaks = match tls.alpn_protocol() {
                     Some(b"h2") => Speaks::Http2,
                     _ => Speaks::Http1,
                 };
+                let activity = Arc::clone(socket.activity());
                 let session = session(&stream);
-                self.serve_http(stream, speaks, Some((session, options))).await;
+                self.serve_http(stream, activity, speaks, Some((session, options))).await;
             }
             Ok(Opened::Refused) => {}
             Err(error) => {
@@ -217,9 +282,19 @@ impl Connecting {
         }
     }
 
+    async fn open(&self, stream: TcpStream, ticket: Ticket) -> std::io::Result<Opened> {
+        stream.set_nodelay(true)?;
+        let activity = Activity::new(self.entry_point.limits, Arc::clone(&self.worker.requests));
+        let mut socket = Timed::new(stream, activity, ticket);
+        match first_bytes(&mut socket).await? {
+            Speaks::Tls => self.handshake(socket).await,
+            speaks => Ok(Opened::Plain(socket, speaks)),
+        }
+    }
+
     /// Agrees on TLS with the options of the host that the client names.
-    async fn handshake(&self, stream: TcpStream) -> std::io::Result<Opened> {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    async fn handshake(&self, socket: Timed) -> std::io::Result<Opened> {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
         let hello = start.client_hello();
         let server_name = hello.server_name();
         let snapshot = self.worker.live.snapshot();
@@ -234,12 +309,12 @@ impl Connecting {
         }
     }
 
-    async fn serve_http<S>(self, stream: S, speaks: Speaks, tls: Option<(TlsSession, String)>)
+    async fn serve_http<S>(self, stream: S, activity: Arc<Activity>, speaks: Speaks, tls: Option<(TlsSession, String)>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { entry_point, worker, draining, client } = self;
-        let activity = Activity::new(entry_point.limits);
+        activity.opens(speaks == Speaks::Http2);
         let (session, tls_options) = tls.unzip();
         let connection = Arc::new(Connection {
             client,
@@ -248,13 +323,12 @@ impl Connecting {
             entry_point: Arc::clone(&entry_point.name),
             tls: session,
         });
-        let stream = Timed::new(stream, Arc::clone(&activity));
-        let lines = Arc::clone(&activity);
         let served = Rc::new(Served { entry_point, worker, connection, activity, tls_options });
+        let activity = Arc::clone(&served.activity);
         let ended = match speaks {
-            Speaks::Http2 => serve_http2(TokioIo::new(stream), served, draining).await,
+            Speaks::Http2 => serve_http2(TokioIo::new(Counted::new(stream, activity)), served, draining).await,
             Speaks::Http1 | Speaks::Tls => {
-                serve_http1(TokioIo::new(RequestLines::new(stream, lines)), served, draining).await
+                serve_http1(TokioIo::new(RequestLines::new(stream, activity)), served, draining).await
             }
         };
         if let Err(error) = ended {
@@ -263,10 +337,11 @@ impl Connecting {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one, for a moment, for each connection")]
 enum Opened {
-    Plain(TcpStream, Speaks),
+    Plain(Timed, Speaks),
     /// With the name of the option set.
-    Tls(Box<TlsStream<TcpStream>>, String),
+    Tls(Box<TlsStream<Timed>>, String),
     /// The options of the host refuse every handshake.
     Refused,
 }
@@ -278,9 +353,12 @@ where
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).title_case_headers(true);
     builder.max_buf_size(served.entry_point.header_bytes_at_most.max(8 << 10));
-    let requests = service_fn(|request| exchange::answer(Rc::clone(&served), request));
+    let requests = service_fn(|request| {
+        let client = Watched::Http1(Arc::clone(&served.activity));
+        exchange::answer(Rc::clone(&served), request, client)
+    });
     let mut connection = pin!(builder.serve_connection(stream, requests).with_upgrades());
-    if let Some(ended) = until_draining(connection.as_mut(), &mut draining).await {
+    if let Some(ended) = until_draining(connection.as_mut(), &mut draining, || false).await {
         return ended;
     }
     connection.as_mut().graceful_shutdown();
@@ -291,30 +369,46 @@ async fn serve_http2<S>(stream: TokioIo<S>, served: Rc<Served>, mut draining: Dr
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let mut builder = http2::Builder::new(LocalExecutor);
+    let activity = Arc::clone(&served.activity);
+    let streams = Streams::new(Arc::clone(&activity));
+    let mut builder = http2::Builder::new(streams.clone());
     builder.timer(TokioTimer::new());
     builder.max_concurrent_streams(served.entry_point.http2_streams_at_most);
-    builder.max_header_list_size(u32::try_from(served.entry_point.header_bytes_at_most).unwrap_or(u32::MAX));
-    let requests = service_fn(move |request| exchange::answer(Rc::clone(&served), request));
+    builder.max_header_list_size(served.entry_point.http2_header_bytes_at_most());
+    builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+    builder.max_send_buf_size(SEND_BUFFER);
+    builder.max_local_error_reset_streams(BROKEN_STREAMS_AT_MOST);
+    let requests = service_fn(move |request| {
+        let client = Watched::Http2(Arc::clone(&served.activity), streams.begin(&request));
+        // Its many kilobytes are not moved about with the stream's task, and not kept for a client that takes its time.
+        Box::pin(exchange::answer(Rc::clone(&served), request, client))
+    });
     let mut connection = pin!(builder.serve_connection(stream, requests));
-    if let Some(ended) = until_draining(connection.as_mut(), &mut draining).await {
+    if let Some(ended) = until_draining(connection.as_mut(), &mut draining, || activity.is_retired()).await {
         return ended;
     }
     connection.as_mut().graceful_shutdown();
     connection.await
 }
 
-/// Drives a connection until it ends; `None` when the proxy drains first.
+/// Drives a connection until it ends; `None` when the proxy drains first, or the connection is to take no more requests.
 ///
 /// Unlike `select!` it asks whether to drain once, for the waker, and then again only when that has changed: a connection
 /// is polled several times for each request.
-async fn until_draining<C: Future>(mut connection: Pin<&mut C>, draining: &mut Draining) -> Option<C::Output> {
+async fn until_draining<C: Future>(
+    mut connection: Pin<&mut C>,
+    draining: &mut Draining,
+    is_retired: impl Fn() -> bool,
+) -> Option<C::Output> {
     let changes = draining.clone();
     let mut drains = pin!(draining.wait_for(|draining| *draining));
     let mut waits = false;
     std::future::poll_fn(move |context| {
         if let Poll::Ready(ended) = connection.as_mut().poll(context) {
             return Poll::Ready(Some(ended));
+        }
+        if is_retired() {
+            return Poll::Ready(None);
         }
         if waits && !changes.has_changed().unwrap_or(true) {
             return Poll::Pending;
@@ -325,27 +419,31 @@ async fn until_draining<C: Future>(mut connection: Pin<&mut C>, draining: &mut D
     .await
 }
 
-/// What a connection speaks, by its first bytes, which stay unread: every entry point takes TLS and clear text.
-async fn first_bytes(stream: &TcpStream) -> std::io::Result<Speaks> {
+/// What a connection speaks, by its first bytes, which are read again later: every entry point takes TLS and clear text.
+async fn first_bytes(socket: &mut Timed) -> std::io::Result<Speaks> {
     const TLS_HANDSHAKE: u8 = 22;
     /// No method starts like this, so that three bytes decide.
     const ENOUGH: usize = 3;
+    /// A usual ClientHello, or the head of a request.
+    const USUAL: usize = 2048;
 
-    let mut bytes = [0; HTTP2_PREFACE.len()];
-    loop {
-        let count = stream.peek(&mut bytes).await?;
-        match &bytes[..count] {
-            [] => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            [TLS_HANDSHAKE, ..] => return Ok(Speaks::Tls),
-            some if !HTTP2_PREFACE.starts_with(some) => return Ok(Speaks::Http1),
-            some if some.len() >= ENOUGH => return Ok(Speaks::Http2),
-            // The bytes at hand would be reported as readable again and again.
-            _ => sleep(Duration::from_millis(5)).await,
+    let mut bytes = BytesMut::with_capacity(USUAL);
+    let speaks = loop {
+        if socket.read_buf(&mut bytes).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
-    }
+        match &bytes[..] {
+            [TLS_HANDSHAKE, ..] => break Speaks::Tls,
+            some if some.len() >= ENOUGH && HTTP2_PREFACE.starts_with(&some[..ENOUGH]) => break Speaks::Http2,
+            some if !HTTP2_PREFACE.starts_with(some) => break Speaks::Http1,
+            _ => {}
+        }
+    };
+    socket.put_back(bytes.freeze());
+    Ok(speaks)
 }
 
-fn session(stream: &TlsStream<TcpStream>) -> TlsSession {
+fn session(stream: &TlsStream<Timed>) -> TlsSession {
     let tls = stream.get_ref().1;
     TlsSession {
         server_name: tls.server_name().map(str::to_ascii_lowercase),

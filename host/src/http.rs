@@ -100,6 +100,9 @@ enum Content {
 pub trait Observer {
     /// So many more bytes were handed to the connection.
     fn data(&mut self, bytes: usize);
+
+    /// More was asked for, and there is none yet.
+    fn waits(&mut self) {}
 }
 
 impl Body {
@@ -176,7 +179,12 @@ impl http_body::Body for Body {
                 Some(Ok(Frame::data(bytes)))
             }
             Content::Stream(incoming) => match Pin::new(incoming).poll_frame(context) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    if let Some(observer) = &mut self.observer {
+                        observer.waits();
+                    }
+                    return Poll::Pending;
+                }
                 Poll::Ready(Some(Ok(frame))) if self.ends_with_content && frame.is_trailers() => None,
                 Poll::Ready(mut frame) => {
                     if let Some(Ok(frame)) = &mut frame
@@ -285,6 +293,8 @@ pub enum Failure {
     RouterDisabled,
     /// 503: the service has no server.
     NoServer,
+    /// 503: memory runs out.
+    Overloaded,
     /// 502: the server could not be reached, or closed the connection without an answer.
     Unreachable(Box<dyn StdError + Send + Sync>),
     /// 500: the server's certificate is not trusted.
@@ -310,7 +320,9 @@ impl Failure {
             Self::Refused(status, _) => *status,
             Self::NoRouter => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::RouterDisabled | Self::NoServer | Self::PluginBusy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::RouterDisabled | Self::NoServer | Self::Overloaded | Self::PluginBusy(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Unreachable(_) | Self::BadAnswer(_) => StatusCode::BAD_GATEWAY,
             Self::BadServer(_) | Self::Plugin(_) | Self::Panic(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ServerTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -335,6 +347,7 @@ impl Failure {
                 plain_text(self.status(), "this router is disabled by an error in its configuration\n")
             }
             Self::Misdirected => plain_text(self.status(), "Misdirected Request\n"),
+            Self::Overloaded => overloaded(self.status()),
             Self::BadRequest(reason) => bad_request(reason),
             Self::Refused(status, _) => empty(*status),
             _ => status_text(self.status()),
@@ -350,6 +363,7 @@ impl fmt::Display for Failure {
             Self::Misdirected => out.write_str("the connection was made with the TLS options of another host"),
             Self::RouterDisabled => out.write_str("the router is disabled"),
             Self::NoServer => out.write_str("no available server"),
+            Self::Overloaded => out.write_str("memory runs out"),
             Self::Unreachable(cause) => write!(out, "server unreachable: {}", Causes(cause.as_ref())),
             Self::BadServer(cause) => write!(out, "bad server: {}", Causes(cause.as_ref())),
             Self::BadAnswer(cause) => write!(out, "bad answer: {}", Causes(cause.as_ref())),
@@ -383,6 +397,12 @@ pub fn plain_text(status: StatusCode, text: &'static str) -> Response {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS.clone(), HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn overloaded(status: StatusCode) -> Response {
+    let mut response = status_text(status);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 

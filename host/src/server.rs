@@ -2,6 +2,7 @@
 //!
 //! `main` starts it, tests too. [`Reloader`] alone builds snapshots, so that there is no lock and no race.
 
+mod limits;
 mod listen;
 mod worker;
 
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::config::{Files, Install, Problem};
+use crate::entrypoint::Admission;
 use crate::plugin::{Host, Plugins, Wanted};
 use crate::snapshot::{Snapshot, Sources};
 use crate::telemetry::AccessLog;
@@ -30,7 +32,18 @@ pub struct Server {
     reloads: mpsc::Sender<oneshot::Sender<()>>,
     workers: worker::Workers,
     draining: Arc<AtomicBool>,
+    admission: Arc<Admission>,
     install: Arc<Install>,
+}
+
+/// What a proxy has to do at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Of clients.
+    pub connections: usize,
+    pub requests: usize,
+    /// On all workers; some are there without any client.
+    pub tasks: usize,
 }
 
 /// Where a proxy's configuration is.
@@ -52,6 +65,8 @@ impl Server {
     /// An address cannot be bound, or the access log cannot be opened. Problems of routing files are no errors.
     pub async fn start(mut settings: Settings) -> anyhow::Result<Self> {
         let listeners = listen::bind(&settings.install.entry_points)?;
+        let admission = limits::admission(&settings.install.limits, listen::workers());
+        tokio::spawn(limits::watch_memory(settings.install.limits.clone(), Arc::downgrade(&admission)));
         for (name, entry_point) in &mut settings.install.entry_points {
             // Redirections name the port that clients can reach.
             if let Some(bound) = listeners.get(name) {
@@ -71,12 +86,18 @@ impl Server {
             install: Arc::clone(&reloader.install),
             access_log: access_log.clone(),
             draining: Arc::clone(&draining),
+            admission: Arc::clone(&admission),
         };
         let workers = worker::Workers::start(listeners, &shared)?;
         let (live, install) = (Arc::clone(&reloader.live), Arc::clone(&reloader.install));
         let (reloads, requests) = mpsc::channel(1);
         tokio::spawn(reloader.run(watch, requests));
-        Ok(Self { addresses, live, access_log, reloads, workers, draining, install })
+        Ok(Self { addresses, live, access_log, reloads, workers, draining, admission, install })
+    }
+
+    pub fn load(&self) -> Load {
+        let (requests, tasks) = self.workers.load();
+        Load { connections: self.admission.open(), requests, tasks }
     }
 
     /// Reads the configuration again, and returns when it serves.

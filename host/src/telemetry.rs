@@ -155,7 +155,13 @@ fn filter(level: Option<Level>) -> Targets {
         Level::Warn => LevelFilter::WARN,
         Level::Error | Level::Fatal | Level::Panic => LevelFilter::ERROR,
     };
-    Targets::new().with_target(env!("CARGO_CRATE_NAME"), level).with_default(level.min(LevelFilter::WARN))
+    // What a client sends wrong would be a line each time, as often as it likes.
+    let talkative = level.min(LevelFilter::ERROR);
+    Targets::new()
+        .with_target(env!("CARGO_CRATE_NAME"), level)
+        .with_target("h2", talkative)
+        .with_target("hyper", talkative)
+        .with_default(level.min(LevelFilter::WARN))
 }
 
 /// <https://no-color.org>.

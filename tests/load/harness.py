@@ -81,12 +81,14 @@ entryPoints:
   web: {address: "127.0.0.1:0"}
 """
 
-    def __init__(self, binary, files, keep=False):
-        self.binary, self.files, self.keep = os.path.abspath(binary), files, keep
+    def __init__(self, binary, files, keep=False, install=INSTALL, under=()):
+        """`under` is a command that runs the binary, such as `prlimit`."""
+        self.files, self.keep = {"install.yaml": install, **files}, keep
+        self.command = [*under, os.path.abspath(binary), "--configFile=install.yaml"]
 
     def __enter__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weir-load-"))
-        for name, content in {"install.yaml": self.INSTALL, **self.files}.items():
+        for name, content in self.files.items():
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -94,10 +96,10 @@ entryPoints:
         environment = {"HOME": str(self.folder), "XDG_CACHE_HOME": str(self.folder / "cache"), "PATH": os.environ["PATH"]}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [self.binary, "--configFile=install.yaml"],
+                self.command,
                 cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )
-        self.address = self._address()
+        self.address = self.address_of("web")
         return self
 
     def __exit__(self, *_):
@@ -112,12 +114,12 @@ entryPoints:
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _address(self):
+    def address_of(self, entry_point):
         def find():
             log = re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text(errors="replace"))
             if self.process.poll() is not None:
                 sys.exit(f"Weir has ended:\n{log}")
-            return re.search(r"entry_point=web address=127\.0\.0\.1:(\d+)", log)
+            return re.search(rf"entry_point={entry_point} address=127\.0\.0\.1:(\d+)", log)
 
         return ("127.0.0.1", int(wait_for("the address in Weir's log", find).group(1)))
 

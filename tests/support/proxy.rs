@@ -8,7 +8,7 @@ use http::request;
 use rustls::ClientConfig;
 use tokio::sync::Mutex;
 use weir::config;
-use weir::server::{Server, Settings};
+use weir::server::{Load, Server, Settings};
 use weir::snapshot::Snapshot;
 
 use super::client::{Client, Reply, trusting};
@@ -82,6 +82,11 @@ impl Proxy {
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.server.live.load_full()
+    }
+
+    /// Connections, requests and tasks at the moment.
+    pub(crate) fn load(&self) -> Load {
+        self.server.load()
     }
 
     /// Everything that is wrong now, as it is shown to people, with paths below the folder.

@@ -44,6 +44,8 @@ pub struct Install {
     pub certificates_resolvers: BTreeMap<String, CertificatesResolver>,
     /// Weir's own section.
     pub plugins: Plugins,
+    /// Weir's own section.
+    pub limits: Limits,
     #[serde(skip)]
     source: Option<Node>,
 }
@@ -381,6 +383,45 @@ pub struct Transport {
     pub keep_alive_max_time: Duration,
     /// Requests on one connection; 0: no limit.
     pub keep_alive_max_requests: u64,
+    pub deadlines: Deadlines,
+}
+
+/// `entryPoints.<name>.transport.deadlines`: Weir's own, for clients that do nothing or next to nothing. Zero: no limit.
+/// `respondingTimeouts` take the place of those that they are about.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Deadlines {
+    /// To the first byte of a connection and to the end of its TLS handshake.
+    #[serde(deserialize_with = "de::duration")]
+    pub handshake: Duration,
+    /// To the end of a request's head, from its first byte.
+    #[serde(deserialize_with = "de::duration")]
+    pub head: Duration,
+    /// To the next byte of a request's body; after half a minute it must also come with 240 bytes per second.
+    #[serde(deserialize_with = "de::duration")]
+    pub body: Duration,
+    /// To the next request of a connection.
+    #[serde(deserialize_with = "de::duration")]
+    pub idle: Duration,
+    /// To the next stream of an HTTP/2 connection.
+    #[serde(deserialize_with = "de::duration")]
+    pub http2_idle: Duration,
+    /// To the client's taking something of a response that is there for it.
+    #[serde(deserialize_with = "de::duration")]
+    pub send: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            http2_idle: Duration::from_secs(180),
+            send: Duration::from_secs(30),
+        }
+    }
 }
 
 /// `entryPoints.<name>.transport.lifeCycle`.
@@ -401,12 +442,12 @@ impl Default for LifeCycle {
     }
 }
 
-/// `entryPoints.<name>.transport.respondingTimeouts`. `None`: not set, so that Weir's own deadlines hold, which watch
-/// progress instead of the whole; zero: no limit.
+/// `entryPoints.<name>.transport.respondingTimeouts`. `None`: not set, so that [`Deadlines`] hold, which watch progress
+/// instead of the whole; zero: no limit.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RespondingTimeouts {
-    /// For a whole request with its body. Traefik's default is 60 s.
+    /// For a whole request with its body, and for the TLS handshake. Traefik's default is 60 s.
     #[serde(deserialize_with = "de::optional_duration")]
     pub read_timeout: Option<Duration>,
     /// For a whole response. Traefik's default is no limit.
@@ -506,4 +547,17 @@ pub struct Plugins {
 pub struct PluginCache {
     /// For compiled plugins. `None`: the platform's cache directory.
     pub directory: Option<PathBuf>,
+}
+
+/// `limits`: Weir's own section, unknown to Traefik. What all entry points may have together.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Limits {
+    /// Open connections of clients; 0: as many as there are file descriptors for.
+    pub connections: usize,
+    /// Of one address, or of one network of 64 bits in IPv6; 0: no limit.
+    pub connections_per_client: usize,
+    /// Megabytes of memory; 0: what the container has. From 90 % on connections are not kept, from 95 % on requests are
+    /// answered with 503.
+    pub memory: u64,
 }

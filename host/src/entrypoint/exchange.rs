@@ -22,7 +22,8 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 
 use super::head::Ruling;
-use super::{Activity, Served, forwarded, head, hop};
+use super::watched::Watched;
+use super::{Served, forwarded, head, hop};
 use crate::http::{Body, Failure, Observer, Request, Response, X_FORWARDED_FOR, empty, routing_host};
 use crate::middleware::Outcome;
 use crate::router::{Route, Target};
@@ -41,18 +42,24 @@ const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) async fn answer(
     served: Rc<Served>,
     request: http::Request<Incoming>,
+    client: Watched,
 ) -> Result<http::Response<Body>, Infallible> {
-    let mut record = Record::begin(&served, &request);
+    let mut record = Record::begin(&served, &request, client);
     let version = request.version();
     let outcome = {
         let mut outcome = pin!(served.outcome(request, &mut record));
         poll_fn(|context| poll_caught(outcome.as_mut(), context)).await
     };
     let Outcome { mut response, server, failure } = outcome;
+    record.client.answered();
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         served.activity.becomes_tunnel();
-    } else if version < Version::HTTP_2 && (record.is_last || served.is_worn_out(record.ordinal)) {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    } else if record.is_last || served.is_worn_out(record.ordinal) {
+        if version < Version::HTTP_2 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        } else if !record.is_last {
+            served.activity.retire();
+        }
     }
     record.answered(&response, server, failure.as_ref());
     let (head, body) = response.into_parts();
@@ -81,7 +88,7 @@ impl Served {
         self.activity.has_content(has_content);
         if has_content {
             let activity = Arc::clone(&self.activity);
-            body = body.on_end(move || activity.has_content(false));
+            body = record.client.watch(body).on_end(move || activity.has_content(false));
         }
         let outcome = self.attempt(head, &mut body, record).await;
         // Of a request that is refused nobody knows where the next one begins; nor does the proxy where a client waits
@@ -96,6 +103,9 @@ impl Served {
 
     /// Answers; of the body there remains what nobody has read.
     async fn attempt(&self, mut head: request::Parts, body: &mut Body, record: &mut Record) -> Outcome {
+        if self.worker.admission.refuses_requests() {
+            return Failure::Overloaded.into();
+        }
         let client = self.connection.client.ip();
         let trusted = self.entry_point.trust.includes(client);
         match self.prepare(&mut head, body, trusted, record.ordinal) {
@@ -168,10 +178,11 @@ impl Served {
         snapshot.routes(&self.entry_point.name, self.connection.tls.is_some())?.find(&subject)
     }
 
-    /// Whether the connection has served as much or as long as it may.
+    /// Whether the connection has served as much or as long as it may, or others need its room.
     fn is_worn_out(&self, ordinal: u64) -> bool {
         self.entry_point.keep_alive_requests_at_most.is_some_and(|limit| ordinal >= limit)
             || self.entry_point.keep_alive_time_at_most.is_some_and(|limit| self.activity.age() >= limit)
+            || self.worker.admission.is_pressed()
     }
 
     fn log_failure(&self, failure: &Failure, router: &str) {
@@ -209,7 +220,7 @@ fn authority(headers: &HeaderMap) -> &str {
 
 /// The time between a request's head and the last byte of its response. Dropped early, the client has gone.
 struct Record {
-    activity: Arc<Activity>,
+    client: Watched,
     ordinal: u64,
     /// No request may follow on the connection.
     is_last: bool,
@@ -223,10 +234,10 @@ struct Logged {
 }
 
 impl Record {
-    fn begin(served: &Served, request: &http::Request<Incoming>) -> Self {
+    fn begin(served: &Served, request: &http::Request<Incoming>, client: Watched) -> Self {
         let wanted = served.worker.access_log.as_ref().filter(|_| served.entry_point.access_log);
         let log = wanted.map(|to| Box::new(Logged::begin(to, served, request)));
-        Self { activity: Arc::clone(&served.activity), ordinal: served.activity.request_begins(), is_last: false, log }
+        Self { client, ordinal: served.activity.request_begins(), is_last: false, log }
     }
 
     fn routed(&mut self, route: &Arc<Route>) {
@@ -282,17 +293,22 @@ fn user(headers: &HeaderMap) -> Option<String> {
 
 impl Observer for Record {
     fn data(&mut self, bytes: usize) {
+        self.client.sent(bytes);
         let Some(log) = &mut self.log else { return };
         log.entry.size += bytes as u64;
         if let Some(origin) = &mut log.entry.origin {
             origin.size += bytes as u64;
         }
     }
+
+    fn waits(&mut self) {
+        self.client.drained();
+    }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.activity.request_ends();
+        self.client.request_ends();
         if let Some(log) = &mut self.log {
             if log.entry.status == 0 {
                 log.entry.status = Failure::ClientGone.status().as_u16();

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 use tokio::time::interval;
@@ -20,8 +21,8 @@ use tokio::time::interval;
 use super::listen::{self, Bound};
 use crate::admin::Admin;
 use crate::config::Install;
-use crate::config::install::{self, HeadersStrategy};
-use crate::entrypoint::{self, Aliases, EntryPoint, Limits, Live, Trust, Worker};
+use crate::config::install::{self, HeadersStrategy, Transport};
+use crate::entrypoint::{self, Admission, Aliases, EntryPoint, Limits, Live, Reception, Sending, Trust, Worker};
 use crate::forward::Pools;
 use crate::middleware::Resources;
 use crate::plugin::Instances;
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub(super) install: Arc<Install>,
     pub(super) access_log: Option<Arc<AccessLog>>,
     pub(super) draining: Arc<AtomicBool>,
+    pub(super) admission: Arc<Admission>,
 }
 
 /// The running threads. They end when this is dropped.
@@ -49,6 +51,14 @@ pub(super) struct Workers {
     open: mpsc::Receiver<()>,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
+    counts: Vec<Counts>,
+}
+
+/// What a worker has to do, to be looked at from outside.
+#[derive(Clone, Default)]
+struct Counts {
+    requests: Arc<AtomicUsize>,
+    runtime: Arc<OnceLock<Handle>>,
 }
 
 /// What one thread is started with.
@@ -59,6 +69,7 @@ struct Start {
     draining: watch::Receiver<bool>,
     open: mpsc::Sender<()>,
     stop: watch::Receiver<bool>,
+    counts: Counts,
 }
 
 impl Workers {
@@ -83,6 +94,7 @@ impl Workers {
         let (stop, when_stopped) = watch::channel(false);
         let (opened, open) = mpsc::channel(1);
         let mut threads = Vec::new();
+        let mut counts = Vec::new();
         for (number, listeners) in per_worker.into_iter().enumerate() {
             let start = Start {
                 listeners,
@@ -91,11 +103,20 @@ impl Workers {
                 draining: when_draining.clone(),
                 open: opened.clone(),
                 stop: when_stopped.clone(),
+                counts: Counts::default(),
             };
+            counts.push(start.counts.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(|| run(start));
             threads.push(thread.context("starting a worker thread")?);
         }
-        Ok(Self { draining, open, stop, threads })
+        Ok(Self { draining, open, stop, threads, counts })
+    }
+
+    /// Requests in flight, and tasks.
+    pub(super) fn load(&self) -> (usize, usize) {
+        let requests = self.counts.iter().map(|counts| counts.requests.load(Ordering::Relaxed)).sum();
+        let runtimes = self.counts.iter().filter_map(|counts| counts.runtime.get());
+        (requests, runtimes.map(|runtime| runtime.metrics().num_alive_tasks()).sum())
     }
 
     /// Accepts no more, and returns when the last connection has ended.
@@ -124,7 +145,8 @@ fn run(start: Start) {
 }
 
 async fn work(start: Start) {
-    let Start { listeners, shared, admin, draining, open, mut stop } = start;
+    let Start { listeners, shared, admin, draining, open, mut stop, counts } = start;
+    counts.runtime.get_or_init(Handle::current);
     let pools = Rc::new(Pools::default());
     let host_name = HeaderValue::from_str(&admin.host_name).unwrap_or(HeaderValue::from_static("localhost"));
     let internal: InternalHandler = Rc::new(move |service: Internal, request| admin.answer(service, request));
@@ -133,6 +155,8 @@ async fn work(start: Start) {
         live: Live::new(shared.live),
         resources,
         access_log: shared.access_log,
+        admission: shared.admission,
+        requests: counts.requests,
         host_name,
         last_failure: Cell::new(None),
     });
@@ -158,15 +182,13 @@ async fn work(start: Start) {
 fn entry_point(name: &str, install: &Install) -> EntryPoint {
     let install::EntryPoint { http, forwarded_headers, transport, http2, observability, .. } =
         &install.entry_points[name];
-    let timeouts = &transport.responding_timeouts;
-    let unless_zero = |duration: Duration| (!duration.is_zero()).then_some(duration);
     EntryPoint {
         name: name.into(),
         trust: Trust { everybody: forwarded_headers.insecure, networks: forwarded_headers.trusted_ips.clone() },
         append_client_address: !forwarded_headers.not_append_x_forwarded_for,
         paths: paths(http),
         aliases: aliases(http),
-        limits: Limits { head: timeouts.read_timeout, idle: timeouts.idle_timeout },
+        limits: limits(transport),
         keep_alive_time_at_most: unless_zero(transport.keep_alive_max_time),
         keep_alive_requests_at_most: (transport.keep_alive_max_requests > 0)
             .then_some(transport.keep_alive_max_requests),
@@ -197,6 +219,30 @@ fn aliases(http: &install::EntryPointHttp) -> Aliases {
         (Aliases::Keep, HeadersStrategy::Reject) => Aliases::Reject(marks),
         _ => aliases,
     })
+}
+
+/// Traefik's time limits where they are set, else our own.
+fn limits(transport: &Transport) -> Limits {
+    let (timeouts, deadlines) = (&transport.responding_timeouts, &transport.deadlines);
+    let (read, idle) = (timeouts.read_timeout, timeouts.idle_timeout);
+    Limits {
+        handshake: unless_zero(read.unwrap_or(deadlines.handshake)),
+        head: unless_zero(read.unwrap_or(deadlines.head)),
+        body: match read {
+            Some(whole) => unless_zero(whole).map(Reception::Whole),
+            None => unless_zero(deadlines.body).map(Reception::Steady),
+        },
+        idle: unless_zero(idle.unwrap_or(deadlines.idle)),
+        http2_idle: unless_zero(idle.unwrap_or(deadlines.http2_idle)),
+        send: match timeouts.write_timeout {
+            Some(whole) => unless_zero(whole).map(Sending::Whole),
+            None => unless_zero(deadlines.send).map(Sending::Stalled),
+        },
+    }
+}
+
+fn unless_zero(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
 }
 
 /// As the system knows this machine, for `X-Forwarded-Server`.

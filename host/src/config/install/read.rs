@@ -192,6 +192,7 @@ const SECTIONS: &[&str] = &[
     "serversTransport",
     "certificatesResolvers",
     "plugins",
+    "limits",
 ];
 
 /// Traefik's other keys of the first level.

@@ -1,0 +1,195 @@
+//! The streams of an HTTP/2 connection: a task each, which ends when its client takes too long for the request's body or
+//! for the response. The connection and its other streams go on.
+//!
+//! hyper runs a stream as one future, which waits for the server and for the client in turn. What it waits for is told by
+//! the bodies: one that was asked for more and has none, and one that is not asked.
+
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::header::CONTENT_TYPE;
+use hyper::body::Incoming;
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use super::io::{Activity, Sending};
+use super::pace::{Alarm, Pace, Reception};
+use crate::http::{Body, Observer};
+
+/// Runs the streams of one connection on the worker that owns it.
+#[derive(Clone)]
+pub(super) struct Streams {
+    activity: Arc<Activity>,
+    /// The stream whose task comes next.
+    next: Rc<Cell<Option<Rc<Stream>>>>,
+}
+
+impl Streams {
+    pub(super) fn new(activity: Arc<Activity>) -> Self {
+        Self { activity, next: Rc::default() }
+    }
+
+    /// A request's head is complete; hyper hands over its task right after.
+    pub(super) fn begin(&self, request: &http::Request<Incoming>) -> Rc<Stream> {
+        let limits = &self.activity.limits;
+        let whole = match limits.send {
+            Some(Sending::Whole(limit)) => Some(Instant::now() + limit),
+            Some(Sending::Stalled(_)) | None => None,
+        };
+        // Both sides of a conversation may be silent until they have something to say.
+        let is_conversation =
+            request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let reception = match limits.body {
+            Some(Reception::Steady(_)) if is_conversation => limits.http2_idle.map(Reception::Silence),
+            limit => limit,
+        };
+        let stream = Rc::new(Stream { whole, reception, ..Stream::default() });
+        self.next.set(Some(Rc::clone(&stream)));
+        stream
+    }
+}
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, task: F) {
+        match self.next.take() {
+            Some(stream) => drop(spawn_local(within_deadlines(task, stream, Arc::clone(&self.activity)))),
+            None => drop(spawn_local(task)),
+        }
+    }
+}
+
+/// What a stream's task, its request's body and its response's body tell each other.
+#[derive(Default)]
+pub(super) struct Stream {
+    /// When the response must have been written, however long the server takes.
+    whole: Option<Instant>,
+    reception: Option<Reception>,
+    /// Of the request's body while it is still to come; `None` when it is there.
+    upload: RefCell<Option<Pace>>,
+    is_answered: Cell<bool>,
+    /// Whether the server has nothing more for the moment.
+    is_drained: Cell<bool>,
+    /// How many pieces of the response the client has made room for.
+    pieces: Cell<u64>,
+}
+
+impl Stream {
+    /// The request's body, if it is still to come.
+    pub(super) fn watch(self: &Rc<Self>, body: Body) -> Body {
+        *self.upload.borrow_mut() = Some(Pace::default());
+        body.observed(Upload(Rc::clone(self)))
+    }
+
+    pub(super) fn answered(&self) {
+        self.is_answered.set(true);
+    }
+
+    pub(super) fn sent(&self) {
+        self.is_drained.set(false);
+        self.pieces.set(self.pieces.get() + 1);
+    }
+
+    pub(super) fn drained(&self) {
+        self.is_drained.set(true);
+    }
+
+    /// When the client must have sent more of the body. Once the server has answered it may take its time: the two may be
+    /// in a conversation.
+    fn upload_deadline(&self) -> Option<Instant> {
+        let limit = self.reception.filter(|_| !self.is_answered.get())?;
+        let mut upload = self.upload.borrow_mut();
+        let pace = upload.as_mut()?;
+        if pace.is_waited_for() {
+            return Some(pace.deadline(limit));
+        }
+        // Nobody waits yet. To look again after the least time that a wait may last is soon enough.
+        let (Reception::Steady(look) | Reception::Silence(look) | Reception::Whole(look)) = limit;
+        Some(Instant::now() + look)
+    }
+
+    /// Whether the response waits for the client alone.
+    fn is_stalled(&self) -> bool {
+        self.is_answered.get() && !self.is_drained.get()
+    }
+}
+
+/// Sees a request's body come.
+struct Upload(Rc<Stream>);
+
+impl Observer for Upload {
+    fn data(&mut self, bytes: usize) {
+        if let Some(pace) = &mut *self.0.upload.borrow_mut() {
+            pace.comes(bytes);
+        }
+    }
+
+    fn waits(&mut self) {
+        if let Some(pace) = &mut *self.0.upload.borrow_mut() {
+            pace.waits();
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        *self.0.upload.borrow_mut() = None;
+    }
+}
+
+/// Runs a stream's task to its end or to its deadline. Dropped early, the stream is reset.
+async fn within_deadlines<F: Future>(task: F, stream: Rc<Stream>, activity: Arc<Activity>) {
+    let mut task = pin!(task);
+    let mut deadlines = Deadlines { stream, activity, alarm: Alarm::default(), stalled: None };
+    std::future::poll_fn(|context| {
+        if task.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        deadlines.poll(context)
+    })
+    .await;
+}
+
+struct Deadlines {
+    stream: Rc<Stream>,
+    activity: Arc<Activity>,
+    alarm: Alarm,
+    /// After how many pieces, and when, the client stopped to make room.
+    stalled: Option<(u64, Instant)>,
+}
+
+impl Deadlines {
+    /// Ready when the client has taken too long.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let deadline =
+                self.stream.upload_deadline().into_iter().chain(self.stall_deadline()).chain(self.stream.whole);
+            let Some(deadline) = deadline.min() else { return Poll::Pending };
+            ready!(self.alarm.poll(context, deadline));
+            // A socket that is full holds up every stream, and has its own deadline.
+            if self.stream.is_stalled() && self.stream.whole.is_none() && self.activity.is_full() {
+                self.stalled = None;
+                continue;
+            }
+            tracing::debug!("a stream was reset: its client took too long");
+            return Poll::Ready(());
+        }
+    }
+
+    fn stall_deadline(&mut self) -> Option<Instant> {
+        let Some(Sending::Stalled(limit)) = self.activity.limits.send else { return None };
+        if !self.stream.is_stalled() {
+            self.stalled = None;
+            return None;
+        }
+        let pieces = self.stream.pieces.get();
+        let since = match self.stalled {
+            Some((before, since)) if before == pieces => since,
+            _ => Instant::now(),
+        };
+        self.stalled = Some((pieces, since));
+        Some(since + limit)
+    }
+}
