@@ -157,6 +157,7 @@ async fn idle_connections_end() {
     for _ in 0..2 {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await.expect("the connection is kept");
         assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 200 "));
+        soon("the body", stream.read_exact(&mut [0; 5])).await.expect("a body");
         sleep(LIMIT / 2).await;
     }
     let elapsed = end(&mut stream).await;

@@ -160,9 +160,6 @@ fn without_effect(install: &Install) -> Vec<Problem> {
     }
     for (name, entry_point) in &install.entry_points {
         let key = format!("entryPoints.{name}");
-        if entry_point.transport.responding_timeouts.write_timeout.is_some_and(|limit| !limit.is_zero()) {
-            keys.push(format!("{key}.transport.respondingTimeouts.writeTimeout"));
-        }
         if !entry_point.forwarded_headers.connection.is_empty() {
             keys.push(format!("{key}.forwardedHeaders.connection"));
         }
