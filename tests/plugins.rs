@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use http::Request;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use crate::support::backend::Backend;
-use crate::support::client::Client;
+use crate::support::client::{Client, connect};
 use crate::support::folder::Folder;
 use crate::support::guests::guest;
 use crate::support::program::Program;
 use crate::support::proxy::{INSTALL, Proxy};
-use crate::support::{eventually, route};
+use crate::support::{empty, eventually, route};
 
 /// A proxy whose host `a.example` has the middleware `m`, made of `config`; `plain.example` has none, and
 /// `admin.example` is the API. `plugins` are in its folder from the start.
@@ -210,6 +211,30 @@ async fn a_loop_costs_its_own_route_alone() {
     proxy.folder.write("plugins/misbehaves.wasm", guest("stamps").await);
     eventually("the mended route", async || proxy.status("http://a.example/").await == 200).await;
     assert_eq!(proxy.get("http://a.example/").await.header("x-stamp"), "1.0.0");
+}
+
+/// A call that nobody waits for any more is given up in its middle, and takes nothing along (RUSTSEC-2026-0022).
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_go_while_a_plugin_runs() {
+    let backend = Backend::saying("hello").await;
+    let proxy = with_misbehaving("loops", &backend).await;
+    let address = proxy.address("web");
+    for round in 0..40 {
+        let mut client = connect(address).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await.expect("the proxy listens");
+        let mut streams = Client::h2c(address).await;
+        let request = Request::get("http://a.example/").body(empty()).expect("a good request");
+        let sending = tokio::spawn(async move { streams.head(request).await.is_ok() });
+        // At another moment of the call each time.
+        tokio::time::sleep(Duration::from_millis(round)).await;
+        sending.abort();
+    }
+    for _ in 0..8 {
+        assert_eq!(proxy.get("http://plain.example/").await.said(), (200, "hello"));
+    }
+    proxy.folder.write("plugins/misbehaves.wasm", guest("stamps").await);
+    eventually("the mended route", async || proxy.status("http://a.example/").await == 200).await;
+    assert!(backend.seen().iter().filter(|seen| seen.header("host") == "a.example").count() <= 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
