@@ -303,14 +303,24 @@ pub async fn send(pools: &Rc<Pools>, upstream: &Upstream, request: &mut Request)
     if let Some(line) = pools.pins.line(client, upstream, outgoing.headers()) {
         return Box::pin(pinned::send(line, upstream, outgoing, upgrade)).await;
     }
-    let Some(upgrade) = upgrade else {
-        let (sender, response) = exchange(pools, upstream, outgoing).await?;
-        return match pools.pins.challenged(client, upstream, &response) {
-            Some(held) if sender.is_http1() => held.received(sender, response),
-            _ => received(pools, upstream, sender, response),
-        };
-    };
-    // A tunnel uses its connection up, so it never takes one from the pool.
+    if let Some(upgrade) = upgrade {
+        return Box::pin(open_tunnel(pools, upstream, client, outgoing, upgrade)).await;
+    }
+    let (sender, response) = exchange(pools, upstream, outgoing).await?;
+    match pools.pins.challenged(client, upstream, &response) {
+        Some(held) if sender.is_http1() => held.received(sender, response),
+        _ => received(pools, upstream, sender, response),
+    }
+}
+
+/// A tunnel uses its connection up, so it never takes one from the pool.
+async fn open_tunnel(
+    pools: &Rc<Pools>,
+    upstream: &Upstream,
+    client: &Arc<Connection>,
+    outgoing: http::Request<Body>,
+    upgrade: upgrade::Requested,
+) -> Result<Response, Failure> {
     let mut sender = dial::connect(upstream, dial::Purpose::Upgrade).await?;
     sender.announce_websocket();
     let sent = with_header_timeout(upstream, pin!(sender.send(outgoing))).await?;

@@ -131,7 +131,7 @@ impl Instances {
         plugin.calls.fetch_add(1, Ordering::Relaxed);
         let mut lease = self.pool(plugin).lease(plugin)?;
         if lease.instance.is_none() {
-            let made = initialised(plugin).await.map_err(|error| failed(plugin, &format!("{error:#}")))?;
+            let made = Box::pin(initialised(plugin)).await.map_err(|error| failed(plugin, &format!("{error:#}")))?;
             lease.instance = Some(made);
         }
         Ok(lease)
