@@ -66,12 +66,15 @@ impl Admin {
         }
     }
 
+    /// Nothing but a status and its word, as load balancers expect it of Traefik.
     fn ping(&self) -> Response {
         if !self.draining.load(Ordering::Relaxed) {
-            return plain_text(StatusCode::OK, "OK");
+            return Response::new("OK".into());
         }
         let status = self.install.ping.as_ref().map_or(503, |ping| ping.terminating_status_code);
-        plain_text(StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE), "Service Unavailable")
+        let mut response = Response::new("Service Unavailable".into());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        response
     }
 
     /// The request as a server would see it: something to route to before there is a server.
