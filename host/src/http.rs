@@ -10,8 +10,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request, response};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -69,6 +71,29 @@ impl Request {
 pub fn may_be_taken_for(name: &str, known: &str) -> bool {
     let dash = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
     known.len() == name.len() && name.bytes().map(dash).eq(known.bytes().map(dash))
+}
+
+/// The key of a request that asks for a websocket, as RFC 6455 (section 4.1) has it; any other upgrade is none.
+pub fn websocket_key(head: &request::Parts) -> Option<&HeaderValue> {
+    let headers = &head.headers;
+    let asks = head.method == Method::GET
+        && head.version == Version::HTTP_11
+        && only_line(headers, header::UPGRADE)?.as_bytes().eq_ignore_ascii_case(b"websocket")
+        && headers.get_all(header::CONNECTION).iter().any(|line| has_token(line, b"upgrade"))
+        && only_line(headers, header::SEC_WEBSOCKET_VERSION)? == "13";
+    let is_nonce = |key: &&HeaderValue| BASE64_STANDARD.decode(key.as_bytes()).is_ok_and(|nonce| nonce.len() == 16);
+    only_line(headers, header::SEC_WEBSOCKET_KEY).filter(is_nonce).filter(|_| asks)
+}
+
+/// The line of a field that has exactly one.
+pub fn only_line(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
+    lines.next().filter(|_| lines.next().is_none())
+}
+
+/// Whether a list of tokens, with commas between them, has this one in any case.
+pub fn has_token(line: &HeaderValue, token: &[u8]) -> bool {
+    line.as_bytes().split(|byte| *byte == b',').any(|member| member.trim_ascii().eq_ignore_ascii_case(token))
 }
 
 /// An authority without its port and the dot that ends a fully qualified name.
@@ -430,6 +455,38 @@ fn status_text(status: StatusCode) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_websocket_is_asked_for_in_one_way() {
+        let good = [
+            ("connection", "keep-alive, UPGRADE"),
+            ("upgrade", "WebSocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let asks = |method: &str, fields: &[(&str, &str)]| {
+            let request = fields
+                .iter()
+                .fold(http::Request::builder().method(method), |request, (name, value)| request.header(*name, *value));
+            let (head, ()) = request.body(()).expect("a good request").into_parts();
+            websocket_key(&head).is_some()
+        };
+        assert!(asks("GET", &good));
+        assert!(!asks("POST", &good));
+        for field in 0..good.len() {
+            let mut fields = good.to_vec();
+            fields.push(good[field]);
+            assert_eq!(asks("GET", &fields), field == 0, "{} twice", good[field].0);
+            fields.pop();
+            fields[field].1 = "wrong";
+            assert!(!asks("GET", &fields), "{}", good[field].0);
+        }
+        for key in ["", "x", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ= =", "dGhlIHNhbXBsZQ==", "!!!!"] {
+            let mut fields = good;
+            fields[3].1 = key;
+            assert!(!asks("GET", &fields), "{key}");
+        }
+    }
 
     #[test]
     fn trailers_say_nothing_that_belongs_in_a_head() {

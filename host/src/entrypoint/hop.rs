@@ -4,18 +4,16 @@
 //! They go before rules and middlewares see the request, so that a client can take away nothing that a middleware has
 //! added. Fields of responses are `forward`'s.
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use http::header::{CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, UPGRADE};
-use http::{HeaderMap, Method, Version, request};
+use http::header::{CONNECTION, HeaderName, HeaderValue, TE, UPGRADE};
+use http::{HeaderMap, request};
 
 use super::Aliases;
-use crate::http::{Failure, may_be_taken_for};
+use crate::http::{Failure, has_token, may_be_taken_for, websocket_key};
 
 /// Leaves of the fields of a connection only what asks for a websocket, in one spelling, and answers whether it is
 /// there. Any other upgrade is a way around the proxy.
 pub(super) fn strip(head: &mut request::Parts, has_content: bool) -> bool {
-    let is_websocket = !has_content && asks_for_websocket(head);
+    let is_websocket = !has_content && websocket_key(head).is_some();
     let headers = &mut head.headers;
     // Most requests have none of them: one pass over the names costs less than a look-up for each.
     let ours: Vec<HeaderName> = headers.keys().filter(|name| ends_here(name.as_str())).cloned().collect();
@@ -87,29 +85,6 @@ fn named(headers: &HeaderMap) -> Vec<HeaderName> {
             !name.starts_with("x-forwarded-") && !matches!(name, "x-real-ip" | "host" | "content-length")
         })
         .collect()
-}
-
-/// The client's side of RFC 6455, section 4.2.1.
-fn asks_for_websocket(head: &request::Parts) -> bool {
-    let Some(upgrade) = only(&head.headers, &UPGRADE) else { return false };
-    upgrade.eq_ignore_ascii_case(b"websocket")
-        && head.method == Method::GET
-        && head.version == Version::HTTP_11
-        && head.headers.get_all(CONNECTION).iter().any(|line| has_token(line, b"upgrade"))
-        && only(&head.headers, &SEC_WEBSOCKET_VERSION) == Some(b"13")
-        && only(&head.headers, &SEC_WEBSOCKET_KEY)
-            .is_some_and(|key| BASE64_STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16))
-}
-
-/// The value of a field of which there is exactly one line.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
-    let mut lines = headers.get_all(name).iter();
-    let first = lines.next()?;
-    lines.next().is_none().then_some(first.as_bytes())
-}
-
-fn has_token(line: &HeaderValue, token: &[u8]) -> bool {
-    line.as_bytes().split(|byte| *byte == b',').any(|member| member.trim_ascii().eq_ignore_ascii_case(token))
 }
 
 #[cfg(test)]

@@ -73,11 +73,6 @@ pub(super) fn append_client_address(headers: &mut HeaderMap, client: Option<&Hea
     }
 }
 
-/// Whether a comma-separated field value has a token, in any case.
-pub(super) fn contains_token(value: &HeaderValue, token: &str) -> bool {
-    value.to_str().is_ok_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,11 +1,9 @@
-//! Websockets over HTTP/1.1 (RFC 6455): what counts as a request for one, and the tunnel once the server agrees.
+//! Websockets over HTTP/1.1 (RFC 6455): the tunnel, once the server agrees.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
-use http::{HeaderMap, HeaderName, Method, StatusCode, Version, request};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use http::{StatusCode, request};
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -14,7 +12,7 @@ use tokio::io::copy_bidirectional_with_sizes;
 use tokio::task::spawn_local;
 
 use super::{answer, hop};
-use crate::http::{Body, Failure, Response};
+use crate::http::{Body, Failure, Response, only_line, websocket_key};
 
 /// Large enough for most frames, small enough for thousands of tunnels.
 const TUNNEL_BUFFER: usize = 16 << 10;
@@ -25,17 +23,11 @@ pub(super) struct Requested {
     key: HeaderValue,
 }
 
-/// Takes the client's side out of a request that asks for a websocket as RFC 6455, section 4.1, has it. Upgrades to
+/// Takes the client's side out of a request that asks for a websocket, which a middleware may have changed. Upgrades to
 /// anything else are not forwarded, and such requests are ordinary ones.
 pub(super) fn requested(head: &mut request::Parts) -> Option<Requested> {
     let client = head.extensions.remove::<OnUpgrade>()?;
-    let headers = &head.headers;
-    let asked = head.method == Method::GET
-        && head.version == Version::HTTP_11
-        && headers.get_all(CONNECTION).iter().any(|value| hop::contains_token(value, "upgrade"))
-        && only(headers, UPGRADE).is_some_and(is_websocket)
-        && only(headers, SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
-    let key = only(headers, SEC_WEBSOCKET_KEY).filter(|key| is_nonce(key)).filter(|_| asked)?.clone();
+    let key = websocket_key(head)?.clone();
     Some(Requested { client, key })
 }
 
@@ -45,10 +37,11 @@ pub(super) fn finish(requested: Requested, response: http::Response<Incoming>) -
         let (head, body) = answer::checked(response)?;
         return Ok(Response::from_parts(head, body));
     }
-    if !only(response.headers(), UPGRADE).is_some_and(is_websocket) {
+    let protocol = only_line(response.headers(), UPGRADE);
+    if !protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket")) {
         return Err(Failure::BadAnswer("the server switched to a protocol that nobody asked for".into()));
     }
-    if only(response.headers(), SEC_WEBSOCKET_ACCEPT).is_none_or(|accept| *accept != accept_of(&requested.key)) {
+    if only_line(response.headers(), SEC_WEBSOCKET_ACCEPT).is_none_or(|accept| *accept != accept_of(&requested.key)) {
         return Err(Failure::BadAnswer("the server agreed to a websocket without its key".into()));
     }
     let (mut head, body) = response.into_parts();
@@ -73,21 +66,6 @@ async fn tunnel(client: OnUpgrade, server: OnUpgrade) {
     }
 }
 
-/// A field that is there once.
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
-    let mut values = headers.get_all(name).iter();
-    values.next().filter(|_| values.next().is_none())
-}
-
-fn is_websocket(value: &HeaderValue) -> bool {
-    value.as_bytes().eq_ignore_ascii_case(b"websocket")
-}
-
-/// Sixteen bytes in Base64.
-fn is_nonce(key: &HeaderValue) -> bool {
-    BASE64_STANDARD.decode(key.as_bytes()).is_ok_and(|nonce| nonce.len() == 16)
-}
-
 /// What a server must answer to a key (RFC 6455, section 4.2.2).
 fn accept_of(key: &HeaderValue) -> String {
     const OF_WEBSOCKETS: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -102,14 +80,6 @@ mod tests {
     #[test]
     fn the_answer_to_the_example_of_the_rfc() {
         let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
-        assert!(is_nonce(&key));
         assert_eq!(accept_of(&key), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    }
-
-    #[test]
-    fn other_keys_are_none() {
-        for key in ["", "x", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ= =", "dGhlIHNhbXBsZQ==", "!!!!"] {
-            assert!(!is_nonce(&HeaderValue::from_static(key)), "{key}");
-        }
     }
 }
