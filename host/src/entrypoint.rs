@@ -9,6 +9,7 @@ mod forwarded;
 mod frames;
 mod head;
 mod hop;
+mod inspected;
 mod io;
 mod pace;
 mod request_line;
@@ -45,7 +46,7 @@ pub use self::io::{Limits, Sending};
 pub use self::pace::Reception;
 
 use self::admission::{Decision, Ticket};
-use self::frames::Counted;
+use self::inspected::Inspected;
 use self::io::{Activity, Timed};
 use self::request_line::RequestLines;
 use self::stream::Streams;
@@ -326,9 +327,16 @@ impl Connecting {
         let served = Rc::new(Served { entry_point, worker, connection, activity, tls_options });
         let activity = Arc::clone(&served.activity);
         let ended = match speaks {
-            Speaks::Http2 => serve_http2(TokioIo::new(Counted::new(stream, activity)), served, draining).await,
+            Speaks::Http2 => {
+                serve_http2(TokioIo::new(Inspected::new(stream, frames::counting(activity))), served, draining).await
+            }
             Speaks::Http1 | Speaks::Tls => {
-                serve_http1(TokioIo::new(RequestLines::new(stream, activity)), served, draining).await
+                let mut lines = RequestLines::new(activity);
+                let look = move |bytes: &[u8]| {
+                    lines.look(bytes);
+                    Ok(())
+                };
+                serve_http1(TokioIo::new(Inspected::new(stream, look)), served, draining).await
             }
         };
         if let Err(error) = ended {

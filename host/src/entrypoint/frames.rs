@@ -5,12 +5,9 @@
 //! cost their sender a byte each, and frames that ask for an answer or for nothing. It never changes a byte.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::HTTP2_PREFACE;
@@ -45,63 +42,15 @@ const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 32;
 
-/// A connection whose frames are counted as they are read.
-pub(super) struct Counted<S> {
-    stream: S,
-    frames: Frames,
-    activity: Arc<Activity>,
-}
-
-impl<S> Counted<S> {
-    pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
-        activity.head_opens(true);
-        Self { stream, frames: Frames::new(), activity }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if let Poll::Ready(Ok(())) = read {
-            this.frames.earned = this.activity.earned();
-            if let Err(flood) = this.frames.read(&buffer.filled()[before..]) {
-                return Poll::Ready(Err(io::Error::other(flood.0)));
-            }
-            this.activity.head_opens(this.frames.is_within_head());
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+/// Counts what is read. An error says what there was too much of, and the connection is to end.
+pub(super) fn counting(activity: Arc<Activity>) -> impl FnMut(&[u8]) -> io::Result<()> + Unpin {
+    activity.head_opens(true);
+    let mut frames = Frames::new();
+    move |bytes| {
+        frames.earned = activity.earned();
+        frames.read(bytes).map_err(|flood| io::Error::other(flood.0))?;
+        activity.head_opens(frames.is_within_head());
+        Ok(())
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn strip(head: &mut request::Parts, has_content: bool) -> bool {
 }
 
 /// Removes fields whose names may be taken for others', or refuses the request, as the entry point wants it.
-pub(super) fn apply(headers: &mut HeaderMap, aliases: Aliases) -> Result<(), Failure> {
+pub(super) fn settle_aliases(headers: &mut HeaderMap, aliases: Aliases) -> Result<(), Failure> {
     let (Aliases::Delete(marks) | Aliases::Reject(marks)) = aliases else { return Ok(()) };
     let has_mark = |name: &&HeaderName| name.as_str().bytes().any(|byte| marks.contains(&byte));
     let found: Vec<HeaderName> = headers.keys().filter(has_mark).cloned().collect();

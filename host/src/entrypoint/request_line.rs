@@ -5,17 +5,12 @@
 //! line of each request that does not come in one piece with the request before it; of others the fragment is cut off
 //! for rules and servers alike.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::io::Activity;
 
-pub(super) struct RequestLines<S> {
-    stream: S,
+/// Where in its request lines a client is.
+pub(super) struct RequestLines {
     activity: Arc<Activity>,
     /// The request whose line was looked at last, counted from 1.
     request: u64,
@@ -30,12 +25,13 @@ enum Line {
     After,
 }
 
-impl<S> RequestLines<S> {
-    pub(super) const fn new(stream: S, activity: Arc<Activity>) -> Self {
-        Self { stream, activity, request: 0, line: Line::After }
+impl RequestLines {
+    pub(super) const fn new(activity: Arc<Activity>) -> Self {
+        Self { activity, request: 0, line: Line::After }
     }
 
-    fn look(&mut self, bytes: &[u8]) {
+    /// Takes the next bytes that were read.
+    pub(super) fn look(&mut self, bytes: &[u8]) {
         let next = self.activity.requests() + 1;
         if self.request < next && self.activity.is_between_requests() {
             (self.request, self.line) = (next, Line::Before);
@@ -54,44 +50,5 @@ impl<S> RequestLines<S> {
                 _ => self.line = Line::Within,
             }
         }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for RequestLines<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
-        self.look(&buffer.filled()[before..]);
-        Poll::Ready(read)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for RequestLines<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
