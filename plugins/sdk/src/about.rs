@@ -13,13 +13,15 @@ pub struct About {
     pub(crate) origins: &'static [&'static str],
 }
 
-/// A secret that the middleware will ask for by name.
+/// A secret that the plugin will ask for by name.
 #[derive(Clone, Copy, Debug)]
 pub struct Secret {
     /// Like an environment variable: `API_TOKEN`.
     pub name: &'static str,
-    /// Whether the middleware cannot work without it.
+    /// Whether the plugin cannot work without it.
     pub required: bool,
+    /// Whether its value is a URL whose origin [`fetch`](crate::fetch) may then reach.
+    pub url: bool,
 }
 
 /// An [`About`] with the version and the description of the crate that calls it. The name is the one that configuration
