@@ -61,11 +61,8 @@ impl<M: Middleware> Instance<M> {
 pub fn describe<M: Middleware>() -> About {
     let about = M::ABOUT;
     let owned = |list: &[&str]| list.iter().map(|&item| item.to_owned()).collect();
-    let variable = |secret: &crate::Secret| Variable {
-        name: secret.name.to_owned(),
-        required: secret.required,
-        url: secret.url,
-    };
+    let variable =
+        |secret: &crate::Secret| Variable { name: secret.name.to_owned(), required: secret.required, url: secret.url };
     About {
         name: about.name.to_owned(),
         version: about.version.to_owned(),
