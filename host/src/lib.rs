@@ -19,6 +19,7 @@ pub mod http;
 
 pub mod config;
 pub mod snapshot;
+pub mod acme;
 pub mod tls;
 pub mod admin;
 pub mod telemetry;

@@ -1,0 +1,8 @@
+//! Certificates by ACME (RFC 8555): which ones are wanted, when they are ordered, and how control of a name is proved.
+//!
+//! `server` starts it and tells it what routers want; `entrypoint` and `admin` ask it for the answers to challenges. It
+//! runs on the control runtime alone, and serves nothing itself.
+
+mod clock;
+
+pub use self::clock::Clock;
