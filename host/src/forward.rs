@@ -7,10 +7,10 @@ mod answer;
 mod dial;
 mod hop;
 mod pinned;
+mod pool;
+mod sender;
 mod upgrade;
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,9 +20,10 @@ use std::time::Duration;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method, Uri, Version};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use tokio::time::Instant;
 
+use self::pool::Place;
+pub use self::pool::Pools;
+use self::sender::{Sender, Sent};
 use crate::http::{Body, Connection, Failure, Request, Response};
 
 /// Where and how a server is reached. Equal upstreams of two snapshots are one and the same, with their connections.
@@ -105,183 +106,6 @@ impl Upstream {
     /// Whether a new description is of this very server, reached in the same way.
     pub fn is_like(&self, other: &Self) -> bool {
         self.url == other.url && self.base_path == other.base_path && Arc::ptr_eq(&self.transport, &other.transport)
-    }
-}
-
-/// The idle connections of one worker. Never locked: a worker is one thread.
-pub struct Pools {
-    idle: RefCell<BTreeMap<u64, Vec<Idle>>>,
-    pins: pinned::Pins,
-    /// The time when [`Pools::prune`] was called last: idle times need not be more exact.
-    now: Cell<Instant>,
-}
-
-struct Idle {
-    sender: Sender,
-    since: Instant,
-    timeout: Option<Duration>,
-}
-
-/// Where in a pool a connection goes back to: what would otherwise keep the upstream itself.
-#[derive(Clone, Copy)]
-struct Place {
-    upstream: u64,
-    connections_at_most: usize,
-    timeout: Option<Duration>,
-}
-
-impl Place {
-    fn of(upstream: &Upstream) -> Self {
-        let transport = &upstream.transport;
-        Self {
-            upstream: upstream.id,
-            connections_at_most: transport.idle_connections_at_most,
-            timeout: transport.idle_timeout,
-        }
-    }
-}
-
-/// A connection that is ready for a request.
-enum Sender {
-    Http1(http1::SendRequest<Body>, dial::Wire),
-    Http2(http2::SendRequest<Body>),
-}
-
-/// An error has the request with it if none of it was written.
-type Sent = Result<http::Response<Incoming>, (hyper::Error, Option<http::Request<Body>>)>;
-
-impl Default for Pools {
-    fn default() -> Self {
-        Self { idle: RefCell::default(), pins: pinned::Pins::default(), now: Cell::new(Instant::now()) }
-    }
-}
-
-impl Pools {
-    /// Closes connections that have been idle for longer than their transport allows. To be called every second.
-    pub fn prune(&self) {
-        let now = Instant::now();
-        self.now.set(now);
-        self.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(|idle| idle.is_alive(now));
-            !idle.is_empty()
-        });
-    }
-
-    /// Whether a client's connection is bound to this server, by a login that holds for a connection.
-    pub fn binds(&self, client: &Arc<Connection>, upstream: &Upstream) -> bool {
-        self.pins.is_bound(client, upstream)
-    }
-
-    /// Closes what was kept for a client's connection. To be called when it has ended.
-    pub fn forget(&self, client: &Arc<Connection>) {
-        self.pins.forget(client);
-    }
-
-    /// Whether [`Pools::take`] would find a connection.
-    pub fn has_idle(&self, upstream: &Upstream) -> bool {
-        let pools = self.idle.borrow();
-        pools.get(&upstream.id).is_some_and(|idle| idle.iter().rev().any(|idle| idle.is_alive(self.now.get())))
-    }
-
-    fn take(&self, upstream: &Upstream) -> Option<Sender> {
-        let mut pools = self.idle.borrow_mut();
-        let idle = pools.get_mut(&upstream.id)?;
-        while let Some(newest) = idle.pop() {
-            if !newest.is_alive(self.now.get()) {
-                continue;
-            }
-            // Streams of one HTTP/2 connection share it: it stays for the next request.
-            if let Sender::Http2(sender) = &newest.sender {
-                let sender = Sender::Http2(sender.clone());
-                idle.push(Idle { since: self.now.get(), ..newest });
-                return Some(sender);
-            }
-            return Some(newest.sender);
-        }
-        None
-    }
-
-    /// Takes a connection back. One whose request is still being sent, or on which more came than the response, ends here.
-    fn put(&self, place: Place, sender: Sender) {
-        if !sender.is_ready() {
-            return;
-        }
-        let mut pools = self.idle.borrow_mut();
-        let idle = pools.entry(place.upstream).or_default();
-        if idle.len() < place.connections_at_most {
-            idle.push(Idle { sender, since: self.now.get(), timeout: place.timeout });
-        }
-    }
-}
-
-impl Idle {
-    fn is_alive(&self, now: Instant) -> bool {
-        let idle_for = now.saturating_duration_since(self.since);
-        !self.sender.is_closed() && self.timeout.is_none_or(|timeout| idle_for < timeout)
-    }
-}
-
-impl Sender {
-    fn is_closed(&self) -> bool {
-        match self {
-            Self::Http1(sender, _) => sender.is_closed(),
-            Self::Http2(sender) => sender.is_closed(),
-        }
-    }
-
-    async fn ready(&mut self) -> hyper::Result<()> {
-        match self {
-            Self::Http1(sender, _) => sender.ready().await,
-            Self::Http2(sender) => sender.ready().await,
-        }
-    }
-
-    /// Whether request and response before have ended, with nothing after them.
-    fn is_ready(&self) -> bool {
-        match self {
-            Self::Http1(sender, _) => sender.is_ready(),
-            Self::Http2(sender) => sender.is_ready(),
-        }
-    }
-
-    const fn is_http1(&self) -> bool {
-        matches!(self, Self::Http1(..))
-    }
-
-    /// Whether no byte has come since the request.
-    fn is_silent(&self) -> bool {
-        match self {
-            Self::Http1(_, wire) => wire.is_silent(),
-            Self::Http2(_) => true,
-        }
-    }
-
-    /// The next request asks for a websocket.
-    fn announce_websocket(&self) {
-        if let Self::Http1(_, wire) = self {
-            wire.announce_websocket();
-        }
-    }
-
-    async fn send(&mut self, request: http::Request<Body>) -> Sent {
-        let mut error = match self {
-            Self::Http1(sender, wire) => {
-                wire.head_expected();
-                match sender.try_send_request(request).await {
-                    Ok(response) => {
-                        wire.head_received();
-                        return Ok(response);
-                    }
-                    Err(error) => error,
-                }
-            }
-            Self::Http2(sender) => match sender.try_send_request(request).await {
-                Ok(response) => return Ok(response),
-                Err(error) => error,
-            },
-        };
-        let unsent = error.take_message();
-        Err((error.into_error(), unsent))
     }
 }
 
@@ -458,9 +282,7 @@ fn received(
             body.on_end(move || pools.put(place, sender))
         }
         Sender::Http2(_) => {
-            if pools.idle.borrow().get(&upstream.id).is_none_or(Vec::is_empty) {
-                pools.put(place, sender);
-            }
+            pools.share(place, sender);
             body
         }
     };

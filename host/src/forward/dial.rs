@@ -14,7 +14,8 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio_rustls::TlsConnector;
 
-use super::{Protocol, Sender, Upstream};
+use super::sender::Sender;
+use super::{Protocol, Upstream};
 use crate::http::{Body, Failure, LocalExecutor};
 
 /// What a server may send at most before the head of its answer is complete: interim responses and the head itself.

@@ -15,7 +15,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{Sender, Upstream, answer, dial, failure, is_stale, repeatable, send_on, upgrade, with_header_timeout};
+use super::sender::{Sender, Sent};
+use super::{Upstream, answer, dial, failure, is_stale, repeatable, send_on, upgrade, with_header_timeout};
 use crate::http::{Body, Connection, Failure, Response};
 
 /// The schemes that log in connections.
@@ -128,7 +129,7 @@ async fn exchange(
     upstream: &Upstream,
     request: http::Request<Body>,
     is_upgrade: bool,
-) -> Result<super::Sent, Failure> {
+) -> Result<Sent, Failure> {
     if is_upgrade {
         sender.announce_websocket();
     }
