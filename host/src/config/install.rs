@@ -17,9 +17,14 @@ use super::{Node, Place, Problem};
 
 mod address;
 mod read;
+mod resolver;
 
 pub use address::{Address, Protocol};
 pub(super) use read::read;
+pub use resolver::{
+    Acme, CertificatesResolver, DnsChallenge, ExternalAccountBinding, HttpChallenge, KeyType, LETS_ENCRYPT,
+    Propagation, TlsChallenge, Variable,
+};
 
 /// A whole install file.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -248,6 +253,9 @@ pub struct EntryPoint {
     pub http2: Http2,
     /// Defaults for routers that do not say.
     pub observability: Observability,
+    /// Whether challenges of ACME get no precedence here, so that routers may pass them on.
+    #[serde(rename = "allowACMEByPass")]
+    pub allow_acme_by_pass: bool,
 }
 
 /// `entryPoints.<name>.http`.
@@ -505,27 +513,6 @@ pub struct FileProvider {
 impl Default for FileProvider {
     fn default() -> Self {
         Self { directory: None, filename: None, watch: true, debug_log_generated_template: false }
-    }
-}
-
-/// `certificatesResolvers.<name>`. Its other keys are accepted without being looked at.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct CertificatesResolver {
-    pub acme: Option<Acme>,
-}
-
-/// `certificatesResolvers.<name>.acme`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Acme {
-    /// Relative to the working directory.
-    pub storage: PathBuf,
-}
-
-impl Default for Acme {
-    fn default() -> Self {
-        Self { storage: PathBuf::from("acme.json") }
     }
 }
 

@@ -1,7 +1,9 @@
 //! An install file's tree as an [`Install`]: what Weir leaves out, what it only warns about, what must fit together.
 
-use super::{CertificatesResolver, EntryPoint, Install, Protocol};
-use crate::config::de::{self, ANY, Rest, Treat};
+mod resolvers;
+
+use super::{EntryPoint, Install, Protocol};
+use crate::config::de::{self, Rest, Treat};
 use crate::config::tree::{Entry, Kind};
 use crate::config::{Node, Problem, did_you_mean, nearest};
 
@@ -19,6 +21,7 @@ pub(in crate::config) fn read(root: Option<Node>) -> Result<(Install, Vec<Proble
     let mut problems = Vec::new();
     let mut skip = top_level(&root, &mut problems);
     skip.extend(log_level(&root, &mut problems));
+    skip.extend(resolvers::unknown_key_types(&root, &mut problems));
     let (install, wrong) = de::read::<Install>("", root.place(), &root, REST, &skip);
     problems.extend(wrong);
     let Some(mut install) = install else {
@@ -32,7 +35,7 @@ pub(in crate::config) fn read(root: Option<Node>) -> Result<(Install, Vec<Proble
     install.source = Some(root);
     problems.extend(entry_points(&install));
     short_forms(&install, &mut problems);
-    problems.extend(resolvers(&install));
+    problems.extend(resolvers::check(&mut install));
     problems.extend(without_effect(&install));
     complete(&mut install);
 
@@ -168,15 +171,6 @@ fn without_effect(install: &Install) -> Vec<Problem> {
     keys.into_iter().map(|key| de::no_effect(&key, install.place(&key))).collect()
 }
 
-fn resolvers(install: &Install) -> Vec<Problem> {
-    let warn = |(name, _): (&String, &CertificatesResolver)| {
-        let key = format!("certificatesResolvers.{name}");
-        let message = "certificates by ACME are not available yet: its routers serve the default certificate";
-        Problem::warning(key.as_str(), message).at(install.place(&key))
-    };
-    install.certificates_resolvers.iter().map(warn).collect()
-}
-
 /// The keys of the first level that are read.
 const SECTIONS: &[&str] = &[
     "global",
@@ -201,7 +195,7 @@ const REST: &[Rest] = &[
     Rest { section: "Log", keys: &["otlp"], treat: Treat::Ignore },
     Rest { section: "AccessLog", keys: &["otlp", "dualOutput"], treat: Treat::Ignore },
     Rest { section: "AccessLogFields", keys: &["queryParameters"], treat: Treat::Ignore },
-    Rest { section: "EntryPoint", keys: &["allowACMEByPass", "proxyProtocol", "http3", "udp"], treat: Treat::Ignore },
+    Rest { section: "EntryPoint", keys: &["proxyProtocol", "http3", "udp"], treat: Treat::Ignore },
     Rest { section: "ForwardedHeaders", keys: &["addXForwardedSchemeHeaders"], treat: Treat::Ignore },
     Rest { section: "Http2", keys: &["maxDecoderHeaderTableSize", "maxEncoderHeaderTableSize"], treat: Treat::Ignore },
     Rest {
@@ -233,7 +227,7 @@ const REST: &[Rest] = &[
         keys: &["cipherSuites", "minVersion", "maxVersion", "peerCertURI", "peerCertSANs", "spiffe"],
         treat: Treat::Ignore,
     },
-    Rest { section: "CertificatesResolver", keys: &[ANY], treat: Treat::Pass },
-    Rest { section: "Acme", keys: &[ANY], treat: Treat::Pass },
+    Rest { section: "CertificatesResolver", keys: &["tailscale"], treat: Treat::Ignore },
+    Rest { section: "DnsChallenge", keys: &["env"], treat: Treat::Pass },
     Rest { section: "Plugins", keys: &["settings"], treat: Treat::Pass },
 ];
