@@ -201,6 +201,7 @@ impl Reloader {
             plugins,
             plugin_directory: &self.plugin_directory,
             host: &self.host,
+            obtained: &[],
             previous: &previous,
         };
         let snapshot = Arc::new(Snapshot::build(sources, file_problems).await);

@@ -84,13 +84,15 @@ pub struct Sources<'a> {
     /// Where plugins are dropped in, for messages.
     pub plugin_directory: &'a Path,
     pub host: &'a Host,
+    /// What certificates resolvers have to be served.
+    pub obtained: &'a [tls::Obtained],
     pub previous: &'a Snapshot,
 }
 
 impl Snapshot {
     /// What there is before the first build: nothing is served.
     pub fn empty() -> Self {
-        let (tls, _) = tls::Store::build(&routing::Tls::default(), &tls::HostOptions::new(), None);
+        let (tls, _) = tls::Store::build(&routing::Tls::default(), &tls::HostOptions::new(), &[], None);
         Self { items: Items::default(), tls, plugins: Plugins::default(), entry_points: HashMap::new(), is_empty: true }
     }
 
@@ -100,14 +102,15 @@ impl Snapshot {
     }
 
     pub async fn build(sources: Sources<'_>, file_problems: Vec<Problem>) -> Self {
-        let Sources { install, routing, plugins, previous, .. } = &sources;
+        let Sources { install, routing, plugins, obtained, previous, .. } = &sources;
         let mut items = Items { problems: file_problems, ..Items::default() };
         items.problems.extend(plugin_problems(plugins));
         middlewares::build(&sources, &mut items).await;
         services::build(install, routing, &previous.items, &mut items);
         let hosts = routers::build(&sources, &mut items).await;
         items.files.extend(certificate_files(install, routing));
-        let (tls, problems) = tls::Store::build(&routing.tls, &hosts, (!previous.is_empty).then_some(&previous.tls));
+        let (tls, problems) =
+            tls::Store::build(&routing.tls, &hosts, obtained, (!previous.is_empty).then_some(&previous.tls));
         items.problems.extend(problems);
         routers::disable_without_options(&mut items, routing, &tls);
         let entry_points = index(&items);

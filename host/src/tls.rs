@@ -37,6 +37,13 @@ pub const DEFAULT_OPTIONS: &str = "default";
 /// Entry point → host, as in rules (`a.example.com`, `*.example.com`) → name of an option set.
 pub type HostOptions = BTreeMap<String, BTreeMap<String, String>>;
 
+/// A certificate that a resolver has obtained, as PEM text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Obtained {
+    pub resolver: Arc<str>,
+    pub pair: routing::Certificate,
+}
+
 /// The certificates and option sets of one snapshot; never changed.
 #[derive(Debug)]
 pub struct Store {
@@ -50,16 +57,23 @@ pub struct Store {
 }
 
 impl Store {
-    /// Reads all files and builds every option set.
+    /// Reads all files and builds every option set. Certificates of files come before those that were `obtained`.
     ///
     /// What is broken now and was good in `previous` stays as it was; the problems say so. Tickets that clients hold
     /// from `previous` stay valid for option sets that are the same.
-    pub fn build(tls: &Tls, hosts: &HostOptions, previous: Option<&Self>) -> (Self, Vec<Problem>) {
+    pub fn build(
+        tls: &Tls,
+        hosts: &HostOptions,
+        obtained: &[Obtained],
+        previous: Option<&Self>,
+    ) -> (Self, Vec<Problem>) {
         let now = Timestamp::now();
         let mut problems = Vec::new();
         let generated = previous.map_or_else(Certificate::generated, |previous| previous.generated.clone());
-        let certificates = load_certificates(&tls.certificates, previous, now, &mut problems);
+        let mut certificates = load_certificates(&tls.certificates, previous, now, &mut problems);
+        certificates.extend(load_obtained(obtained, previous, &mut problems));
         let default = load_default(tls.default_certificate.as_ref(), previous, now, &mut problems);
+        let default = default.or_else(|| obtained_default(tls.default_generated.as_ref(), &certificates));
         let default = default.unwrap_or_else(|| generated.clone());
         let served = Arc::new(Certificates::new(&certificates, &default, now));
         let mut option_sets = build_option_sets(&tls.options, &served, previous, &mut problems);
@@ -190,6 +204,44 @@ fn load_default(
     let mut certificate = load(item?, previous, now, problems)?;
     certificate.summary.default = true;
     Some(certificate)
+}
+
+/// The one that expires last is served first where several have a name.
+fn load_obtained(obtained: &[Obtained], previous: Option<&Store>, problems: &mut Vec<Problem>) -> Vec<Certificate> {
+    let mut certificates = Vec::new();
+    for Obtained { resolver, pair } in obtained {
+        match Certificate::load(pair, previous.and_then(|previous| previous.loaded(pair))) {
+            Ok(mut certificate) => {
+                certificate.summary.resolver = Some(resolver.to_string());
+                certificate.summary.default = false;
+                certificates.push(certificate);
+            }
+            Err(reason) => {
+                let key = format!("certificatesResolvers.{resolver}.acme.storage");
+                problems.push(Problem::error(key, format!("a certificate that was obtained cannot be used: {reason}")));
+            }
+        }
+    }
+    certificates.sort_by_key(|certificate| std::cmp::Reverse(certificate.summary.not_after));
+    certificates
+}
+
+/// `defaultGeneratedCert`, once it has been obtained.
+fn obtained_default(
+    wanted: Option<&Item<routing::DefaultGenerated>>,
+    certificates: &[Certificate],
+) -> Option<Certificate> {
+    let routing::DefaultGenerated { resolver, domain } = wanted?.readable()?;
+    let is_for = |name: &String, certificate: &Certificate| {
+        certificate.summary.names.iter().any(|known| known.eq_ignore_ascii_case(name))
+    };
+    let found = certificates.iter().find(|certificate| {
+        certificate.summary.resolver.as_deref() == Some(resolver)
+            && [&domain.main].into_iter().chain(&domain.sans).all(|name| is_for(name, certificate))
+    });
+    let mut default = found?.clone();
+    default.summary.default = true;
+    Some(default)
 }
 
 fn load(

@@ -34,6 +34,7 @@ impl Routing {
             .chain(self.middlewares.values().flat_map(Item::problems))
             .chain(self.servers_transports.values().flat_map(Item::problems));
         let tls = (self.tls.certificates.iter().chain(&self.tls.default_certificate).flat_map(Item::problems))
+            .chain(self.tls.default_generated.iter().flat_map(Item::problems))
             .chain(self.tls.options.values().flat_map(Item::problems));
         http.chain(tls)
     }
@@ -69,7 +70,7 @@ pub struct RouterTls {
 }
 
 /// One certificate's names.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Domain {
     pub main: String,
@@ -271,6 +272,8 @@ pub struct Tls {
     pub certificates: Vec<Item<Certificate>>,
     /// `tls.stores.default.defaultCertificate`.
     pub default_certificate: Option<Item<Certificate>>,
+    /// `tls.stores.default.defaultGeneratedCert`, which counts where there is no default certificate.
+    pub default_generated: Option<Item<DefaultGenerated>>,
     /// By name; `default` holds where a router names none.
     pub options: BTreeMap<String, Item<TlsOptions>>,
 }
@@ -285,6 +288,14 @@ pub struct Certificate {
     pub key_file: String,
     /// Only `default` has a meaning.
     pub stores: Vec<String>,
+}
+
+/// `tls.stores.default.defaultGeneratedCert`: the default certificate comes from a resolver.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DefaultGenerated {
+    pub resolver: String,
+    pub domain: Domain,
 }
 
 /// `tls.options.<name>`.

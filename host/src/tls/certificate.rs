@@ -46,8 +46,10 @@ pub struct Summary {
     pub not_after: Timestamp,
     /// SHA-256 of the certificate's DER, hexadecimal.
     pub fingerprint: String,
-    /// Where the configuration names it; none for the generated one.
+    /// Where the configuration names it; none for the generated one, and for those that a resolver has obtained.
     pub place: Option<Place>,
+    /// The certificates resolver that has obtained it.
+    pub resolver: Option<String>,
     /// Served to clients that name no known host.
     pub default: bool,
     /// Its files are broken now, so that what they held before is still served.
@@ -203,6 +205,7 @@ fn summary(der: &[u8]) -> Result<Summary, String> {
         not_after: time(certificate.validity().not_after)?,
         fingerprint: hexadecimal(&Sha256::digest(der)),
         place: None,
+        resolver: None,
         default: false,
         stale: false,
     })

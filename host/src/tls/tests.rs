@@ -20,7 +20,7 @@ fn serves_certificates_by_name() {
     {
         tls.certificates.push(Item::new("tls.certificates", files.certificate(name, hosts)));
     }
-    let (store, problems) = Store::build(&tls, &HostOptions::new(), None);
+    let (store, problems) = Store::build(&tls, &HostOptions::new(), &[], None);
     assert_eq!(problems, []);
     let served = |name: Option<&str>| handshake(&store, name, &trusting(Alpn::Http2)).expect("a handshake").common_name;
     assert_eq!(served(Some("a.example.com")), "site");
@@ -31,7 +31,7 @@ fn serves_certificates_by_name() {
     assert_eq!(served(None), GENERATED_NAME);
 
     tls.default_certificate = Some(Item::new("tls.stores.default", files.certificate("default", &["d.example.com"])));
-    let (store, _) = Store::build(&tls, &HostOptions::new(), None);
+    let (store, _) = Store::build(&tls, &HostOptions::new(), &[], None);
     let served = |name: Option<&str>| handshake(&store, name, &trusting(Alpn::Http2)).expect("a handshake").common_name;
     assert_eq!((served(None), served(Some("unknown.net"))), ("default".to_owned(), "default".to_owned()));
     let names: Vec<_> = store.certificates().map(|summary| summary.names.join(" ")).collect();
@@ -47,7 +47,7 @@ fn takes_inline_pem_and_the_common_name() {
     let text = |path: &str| fs::read_to_string(path).expect("the file is there");
     let inline = Source { cert_file: text(&source.cert_file), key_file: text(&source.key_file), stores: Vec::new() };
     let tls = Tls { certificates: vec![Item::new("tls.certificates[0]", inline)], ..Tls::default() };
-    let (store, problems) = Store::build(&tls, &HostOptions::new(), None);
+    let (store, problems) = Store::build(&tls, &HostOptions::new(), &[], None);
     assert_eq!(problems, []);
     let agreed = handshake(&store, Some("only.example.com"), &trusting(Alpn::Http2)).expect("a handshake");
     assert_eq!(agreed.common_name, "Only.Example.com");
@@ -82,7 +82,7 @@ fn says_what_is_wrong_with_a_certificate() {
     for (source, message, severity) in cases {
         let certificates =
             vec![Item::new("tls.certificates[0]", source), Item::new("tls.certificates[1]", other.clone())];
-        let (store, problems) = Store::build(&Tls { certificates, ..Tls::default() }, &HostOptions::new(), None);
+        let (store, problems) = Store::build(&Tls { certificates, ..Tls::default() }, &HostOptions::new(), &[], None);
         let [problem] = problems.as_slice() else { panic!("{message}: {problems:?}") };
         assert!(problem.message.contains(message), "{problem}");
         assert_eq!(problem.severity, severity, "{problem}");
@@ -96,19 +96,19 @@ fn keeps_a_certificate_whose_files_break() {
     let files = Files::new();
     let source = files.certificate("site", &["site.org"]);
     let tls = Tls { certificates: vec![Item::new("tls.certificates[0]", source.clone())], ..Tls::default() };
-    let (first, _) = Store::build(&tls, &HostOptions::new(), None);
+    let (first, _) = Store::build(&tls, &HostOptions::new(), &[], None);
     let served = |store: &Store, name| handshake(store, Some(name), &trusting(Alpn::Http2)).expect("a handshake");
     let generated = served(&first, "unknown.org").certificate;
 
     fs::write(&source.cert_file, "half a").expect("writes");
-    let (second, problems) = Store::build(&tls, &HostOptions::new(), Some(&first));
+    let (second, problems) = Store::build(&tls, &HostOptions::new(), &[], Some(&first));
     assert_eq!(problems.len(), 1);
     assert!(problems[0].message.ends_with("the certificate as it was is still served"), "{}", problems[0]);
     assert_eq!(served(&second, "site.org").common_name, "site");
     assert!(second.certificates().next().is_some_and(|summary| summary.stale));
 
     files.certificate("site", &["new.org"]);
-    let (third, problems) = Store::build(&tls, &HostOptions::new(), Some(&second));
+    let (third, problems) = Store::build(&tls, &HostOptions::new(), &[], Some(&second));
     assert_eq!(problems, []);
     assert_eq!(served(&third, "new.org").common_name, "site");
     assert_eq!(served(&third, "site.org").certificate, generated, "the generated certificate outlives reloads");
@@ -119,7 +119,7 @@ fn refuses_unknown_names_if_strict() {
     let files = Files::new();
     let certificates = vec![Item::new("tls.certificates[0]", files.certificate("site", &["site.org"]))];
     let tls = Tls { certificates, ..options("default", TlsOptions { sni_strict: true, ..TlsOptions::default() }) };
-    let (store, _) = Store::build(&tls, &HostOptions::new(), None);
+    let (store, _) = Store::build(&tls, &HostOptions::new(), &[], None);
     assert!(handshake(&store, Some("site.org"), &trusting(Alpn::Http2)).is_ok());
     assert!(handshake(&store, Some("other.org"), &trusting(Alpn::Http2)).is_err());
     assert!(handshake(&store, None, &trusting(Alpn::Http2)).is_err());
@@ -147,7 +147,7 @@ fn obeys_versions_suites_curves_and_protocols() {
         alpn_protocols: vec!["http/1.1".to_owned()],
         ..TlsOptions::default()
     };
-    let (store, problems) = Store::build(&options("default", chosen), &HostOptions::new(), None);
+    let (store, problems) = Store::build(&options("default", chosen), &HostOptions::new(), &[], None);
     let skipped: Vec<_> = problems.iter().map(|problem| (problem.severity, problem.key.as_str())).collect();
     let (suites, curves) = ("tls.options.default.cipherSuites", "tls.options.default.curvePreferences");
     assert_eq!(skipped, [(Severity::Warning, suites), (Severity::Warning, curves)]);
@@ -190,7 +190,7 @@ fn refuses_hosts_whose_options_are_broken() {
     ];
     let hosts = host_options(&[("a.org", "strict"), ("c.org", "unknown")]);
     for (broken, message) in cases {
-        let (store, problems) = Store::build(&options("strict", broken), &hosts, None);
+        let (store, problems) = Store::build(&options("strict", broken), &hosts, &[], None);
         assert!(problems.iter().any(|problem| problem.message.contains(message)), "{message}: {problems:?}");
         assert!(problems[problems.len() - 1].message.contains("handshakes for their hosts are refused"));
         let refused = store.server_config("websecure", Some("a.org")).expect_err("it fails closed");
@@ -203,7 +203,7 @@ fn refuses_hosts_whose_options_are_broken() {
 #[test]
 fn finds_option_sets_by_entry_point_and_host() {
     let hosts = host_options(&[("a.org", "strict"), ("*.b.org", "strict")]);
-    let (store, _) = Store::build(&options("strict", TlsOptions::default()), &hosts, None);
+    let (store, _) = Store::build(&options("strict", TlsOptions::default()), &hosts, &[], None);
     for (entry_point, host, expected) in [
         ("websecure", "a.org", "strict"),
         ("websecure", "A.org.", "strict"),
@@ -220,26 +220,26 @@ fn finds_option_sets_by_entry_point_and_host() {
 fn keeps_options_that_break_and_their_tickets() {
     let strict = |alpn: &str| TlsOptions { alpn_protocols: vec![alpn.to_owned()], ..TlsOptions::default() };
     let hosts = host_options(&[("a.org", "strict")]);
-    let (first, _) = Store::build(&options("strict", strict("http/1.1")), &hosts, None);
+    let (first, _) = Store::build(&options("strict", strict("http/1.1")), &hosts, &[], None);
     let client = trusting(Alpn::Http2);
     let visit = |store: &Store, host| handshake(store, Some(host), &client).expect("a handshake");
     assert_eq!(visit(&first, "a.org").kind, Some(HandshakeKind::Full));
     assert_eq!(visit(&first, "a.org").kind, Some(HandshakeKind::Resumed));
 
-    let (same, _) = Store::build(&options("strict", strict("http/1.1")), &hosts, Some(&first));
+    let (same, _) = Store::build(&options("strict", strict("http/1.1")), &hosts, &[], Some(&first));
     assert_eq!(visit(&same, "a.org").kind, Some(HandshakeKind::Resumed), "tickets survive a reload");
 
     let broken = TlsOptions { cipher_suites: vec!["TLS_NOPE".to_owned()], ..strict("http/1.1") };
-    let (stale, problems) = Store::build(&options("strict", broken), &hosts, Some(&same));
+    let (stale, problems) = Store::build(&options("strict", broken), &hosts, &[], Some(&same));
     assert!(problems[problems.len() - 1].message.ends_with("as they were they are still in force"));
     let agreed = visit(&stale, "a.org");
     assert_eq!((agreed.kind, agreed.alpn.as_deref()), (Some(HandshakeKind::Resumed), Some(&b"http/1.1"[..])));
 
-    let (changed, _) = Store::build(&options("strict", strict("h2")), &hosts, Some(&stale));
+    let (changed, _) = Store::build(&options("strict", strict("h2")), &hosts, &[], Some(&stale));
     assert_eq!(visit(&changed, "a.org").kind, Some(HandshakeKind::Full), "other options have other tickets");
 
     let without = TlsOptions { disable_session_tickets: true, ..TlsOptions::default() };
-    let (without, _) = Store::build(&options("strict", without), &hosts, Some(&changed));
+    let (without, _) = Store::build(&options("strict", without), &hosts, &[], Some(&changed));
     assert_eq!(visit(&without, "a.org").kind, Some(HandshakeKind::Full));
     assert_eq!(visit(&without, "a.org").kind, Some(HandshakeKind::Full));
 }
@@ -291,7 +291,7 @@ fn verifies_servers() {
         (&expired, none, "other.org", true),
     ] {
         let tls = Tls { default_certificate: Some(Item::new("", certificate.clone())), ..Tls::default() };
-        let (store, _) = Store::build(&tls, &HostOptions::new(), None);
+        let (store, _) = Store::build(&tls, &HostOptions::new(), &[], None);
         // A machine without any authority of its own refuses the third transport earlier.
         let agreed = client_config(&transport, Alpn::Http1).map(|client| handshake(&store, Some(name), &client));
         assert_eq!(matches!(agreed, Ok(Ok(_))), expected, "{name} {transport:?}");
@@ -323,7 +323,7 @@ fn names_versions_and_suites_as_traefik_does() {
 }
 
 fn build(default: TlsOptions) -> Store {
-    let (store, problems) = Store::build(&options("default", default), &HostOptions::new(), None);
+    let (store, problems) = Store::build(&options("default", default), &HostOptions::new(), &[], None);
     assert_eq!(problems, []);
     store
 }

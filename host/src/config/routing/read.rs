@@ -95,8 +95,12 @@ fn stores(stores: &Entry, into: &mut Tls, problems: &mut Vec<Problem>) {
                     let key = format!("{key}.defaultCertificate");
                     into.default_certificate = Some(plainly(key, entry));
                 }
-                "defaultgeneratedcert" => problems.extend(unsupported(&key, entry)),
-                _ => problems.push(strange(&key, entry, &["defaultCertificate"])),
+                "defaultgeneratedcert" if entry.value.is_blank() => {}
+                "defaultgeneratedcert" => {
+                    let key = format!("{key}.defaultGeneratedCert");
+                    into.default_generated = Some(plainly(key, entry));
+                }
+                _ => problems.push(strange(&key, entry, &["defaultCertificate", "defaultGeneratedCert"])),
             }
         }
     }
