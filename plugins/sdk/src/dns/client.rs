@@ -1,0 +1,246 @@
+//! The provider's HTTP API, over the host's `fetch`: addresses, headers and JSON in, JSON or an [`Error`] out. Makes each
+//! call once (see [`persist`](super::persist)), and never writes a credential into an error.
+
+mod problem;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Settings;
+use crate::{Error, ErrorKind, fetch, header};
+
+/// Lists of records are the longest answers.
+const MAX_BODY: u32 = 1 << 20;
+
+/// An address that calls begin with, and what each of them carries.
+pub struct Client {
+    base: String,
+    headers: Vec<(String, Vec<u8>)>,
+    credentials: Vec<Credential>,
+    timeout_ms: u32,
+}
+
+/// To be kept out of errors, which name its variable.
+struct Credential {
+    variable: &'static str,
+    value: String,
+}
+
+impl Client {
+    /// # Errors
+    /// If the address is none of `http` or `https`. It may come from a variable.
+    pub fn new(base: &str, settings: &Settings) -> Result<Self, Error> {
+        let base = base.trim_end_matches('/');
+        let rest = base.strip_prefix("https://").or_else(|| base.strip_prefix("http://"));
+        if rest.is_none_or(|rest| rest.is_empty() || rest.contains(['?', '#', '@', ' '])) {
+            return Err(Error::invalid_config(
+                "use the address of the API: write it as `https://host`, with a path where there is one",
+            ));
+        }
+        let timeout_ms = settings.http_timeout_s.max(1).saturating_mul(1_000);
+        Ok(Self { base: base.to_owned(), headers: Vec::new(), credentials: Vec::new(), timeout_ms })
+    }
+
+    /// Authenticates each call with `Authorization: Bearer …` (RFC 6750) from this variable.
+    ///
+    /// # Errors
+    /// If the token cannot be part of a header.
+    pub fn bearer(self, variable: &'static str, token: &str) -> Result<Self, Error> {
+        self.secret(variable, token).header("authorization", &format!("Bearer {token}"), variable)
+    }
+
+    /// Authenticates each call with a header of the provider's own from this variable.
+    ///
+    /// # Errors
+    /// As in [`bearer`](Self::bearer).
+    pub fn credential(self, name: &str, variable: &'static str, value: &str) -> Result<Self, Error> {
+        self.secret(variable, value).header(name, value, variable)
+    }
+
+    /// Keeps the value of this variable out of errors, in which the variable is named where the provider refuses it.
+    #[must_use]
+    pub fn secret(mut self, variable: &'static str, value: &str) -> Self {
+        self.credentials.push(Credential { variable, value: value.to_owned() });
+        self
+    }
+
+    /// Sends a header with each call; `variable` is where its value comes from.
+    ///
+    /// # Errors
+    /// As in [`bearer`](Self::bearer).
+    pub fn header(mut self, name: &str, value: &str, variable: &str) -> Result<Self, Error> {
+        self.headers.push((name.to_owned(), header::value(variable, value)?));
+        Ok(self)
+    }
+
+    /// Asks for what is at this path, whose segments are encoded.
+    #[must_use]
+    pub fn get(&self, path: &[&str]) -> Call<'_> {
+        self.call("GET", path)
+    }
+
+    #[must_use]
+    pub fn post(&self, path: &[&str]) -> Call<'_> {
+        self.call("POST", path)
+    }
+
+    #[must_use]
+    pub fn put(&self, path: &[&str]) -> Call<'_> {
+        self.call("PUT", path)
+    }
+
+    #[must_use]
+    pub fn patch(&self, path: &[&str]) -> Call<'_> {
+        self.call("PATCH", path)
+    }
+
+    #[must_use]
+    pub fn delete(&self, path: &[&str]) -> Call<'_> {
+        self.call("DELETE", path)
+    }
+
+    fn call(&self, method: &'static str, path: &[&str]) -> Call<'_> {
+        let mut url = self.base.clone();
+        for segment in path {
+            url.push('/');
+            url.push_str(&encode(segment));
+        }
+        let headers = [vec![("accept".to_owned(), b"application/json".to_vec())], self.headers.clone()].concat();
+        Call { client: self, method, url, query: String::new(), headers, body: Vec::new() }
+    }
+
+    /// Text of others, fit for an error.
+    fn without_credentials(&self, text: &str) -> String {
+        let known = self.credentials.iter().filter(|credential| credential.value.len() > 3);
+        known.fold(text.to_owned(), |text, credential| text.replace(&credential.value, "…"))
+    }
+}
+
+/// One request, not sent yet.
+pub struct Call<'a> {
+    client: &'a Client,
+    method: &'static str,
+    url: String,
+    query: String,
+    headers: Vec<(String, Vec<u8>)>,
+    body: Vec<u8>,
+}
+
+impl Call<'_> {
+    /// One more parameter of the query, encoded.
+    #[must_use]
+    pub fn query(mut self, name: &str, value: &str) -> Self {
+        self.query.push(if self.query.is_empty() { '?' } else { '&' });
+        self.query.push_str(&format!("{}={}", encode(name), encode(value)));
+        self
+    }
+
+    /// One more header, whose value the plugin makes itself.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.as_bytes().to_vec()));
+        self
+    }
+
+    /// Takes `body` as the content.
+    #[must_use]
+    pub fn json(self, body: &impl Serialize) -> Self {
+        let json = serde_json::to_vec(body).expect("what a provider sends has no maps with other keys than text");
+        self.body("application/json", json)
+    }
+
+    /// Takes `body` as the content.
+    #[must_use]
+    pub fn body(mut self, content_type: &str, body: Vec<u8>) -> Self {
+        self.body = body;
+        self.header("content-type", content_type)
+    }
+
+    /// What a signature is over: the method,
+    #[must_use]
+    pub const fn method(&self) -> &'static str {
+        self.method
+    }
+
+    /// the whole address,
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}{}", self.url, self.query)
+    }
+
+    /// and the content.
+    #[must_use]
+    pub fn content(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Makes the request.
+    ///
+    /// # Errors
+    /// If there is no answer, and for each status but 2xx, with what the provider says of it.
+    pub fn send(self) -> Result<Answer, Error> {
+        let name = format!("{} {}", self.method, self.client.without_credentials(&self.url));
+        let response = fetch::send(&fetch::Request {
+            method: self.method.to_owned(),
+            url: self.url(),
+            headers: self.headers,
+            body: self.body,
+            timeout_ms: self.client.timeout_ms,
+            max_body: MAX_BODY,
+            tls: None,
+        });
+        let response = response.map_err(|error| Error {
+            message: format!("{name}: {}", self.client.without_credentials(&error.message)),
+            ..error
+        })?;
+        if !(200..300).contains(&response.status) {
+            return Err(problem::of(self.client, &name, &response));
+        }
+        Ok(Answer { name, response })
+    }
+}
+
+/// What the provider answered, with a status of 2xx.
+pub struct Answer {
+    /// Method and address.
+    name: String,
+    response: fetch::Response,
+}
+
+impl Answer {
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        self.response.status
+    }
+
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.response.body
+    }
+
+    /// # Errors
+    /// If the content is another one than the API promises.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_slice(&self.response.body).map_err(|problem| self.unexpected(&problem.to_string()))
+    }
+
+    /// The error for an answer that is not as the API promises.
+    #[must_use]
+    pub fn unexpected(&self, what: &str) -> Error {
+        Error::new(ErrorKind::Internal, format!("read the answer to {}: {what}", self.name))
+    }
+}
+
+/// Percent-encodes all but the unreserved characters of RFC 3986, section 2.3.
+#[must_use]
+pub fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
