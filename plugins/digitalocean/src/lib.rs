@@ -2,7 +2,7 @@
 //! number, and so the one to copy first.
 
 use serde::{Deserialize, Serialize};
-use weir_sdk::dns::{self, Challenge, Client, DnsProvider, Settings, Timing, variables};
+use weir_sdk::dns::{Challenge, Client, DnsProvider, Settings, Timing, variables};
 use weir_sdk::{About, Error, Secret};
 
 /// The most that the API gives at a time.
@@ -50,7 +50,7 @@ impl DnsProvider for DigitalOcean {
         let [token] = variables::required(["DO_AUTH_TOKEN"])?;
         let base = variables::optional(&["DO_API_URL"]).unwrap_or_else(|| "https://api.digitalocean.com".to_owned());
         let settings = Settings { ttl: 30, polling_interval_s: 5, ..Settings::DEFAULT }.read(&Self::ABOUT);
-        let api = Client::new(&base, &settings)?.bearer("DO_AUTH_TOKEN", &token)?;
+        let api = Client::new(&base, &settings)?.authorization("Bearer", "DO_AUTH_TOKEN", &token)?;
         Ok((Self { api, ttl: settings.ttl }, settings.timing()))
     }
 
@@ -68,8 +68,8 @@ impl DnsProvider for DigitalOcean {
         let Some(id) = found else {
             return Ok(());
         };
-        let deleted = self.api.delete(&["v2", "domains", challenge.zone_name(), "records", &id]).send();
-        dns::gone_is_fine(deleted.map(drop))
+        self.api.delete(&["v2", "domains", challenge.zone_name(), "records", &id]).send()?;
+        Ok(())
     }
 }
 
@@ -97,8 +97,8 @@ impl DigitalOcean {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use weir_sdk::ErrorKind;
     use weir_sdk::testing::{Host, VALUE, challenge};
-    use weir_sdk::{ErrorKind, dns::Challenge};
 
     use super::*;
 

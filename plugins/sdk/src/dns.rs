@@ -3,7 +3,7 @@
 //! CNAMEs, waits for propagation and cleans up after a crash; a provider writes and deletes one TXT record.
 //!
 //! ```
-//! use weir_sdk::dns::{self, Challenge, Client, DnsProvider, Settings, Timing, variables};
+//! use weir_sdk::dns::{Challenge, Client, DnsProvider, Settings, Timing, variables};
 //! use weir_sdk::{About, Error, Secret};
 //!
 //! pub struct Example {
@@ -19,7 +19,7 @@
 //!     fn init() -> Result<(Self, Timing), Error> {
 //!         let [token] = variables::required(["EXAMPLE_TOKEN"])?;
 //!         let settings = Settings::DEFAULT.read(&Self::ABOUT);
-//!         let api = Client::new("https://api.example.com", &settings)?.bearer("EXAMPLE_TOKEN", &token)?;
+//!         let api = Client::new("https://api.example.com", &settings)?.authorization("Bearer", "EXAMPLE_TOKEN", &token)?;
 //!         Ok((Self { api }, settings.timing()))
 //!     }
 //!
@@ -29,8 +29,8 @@
 //!     }
 //!
 //!     fn cleanup(&self, challenge: &Challenge, _handle: &str) -> Result<(), Error> {
-//!         let deleted = self.api.delete(&["txt", challenge.name(), &challenge.value]).send();
-//!         dns::gone_is_fine(deleted.map(drop))
+//!         self.api.delete(&["txt", challenge.name(), &challenge.value]).send()?;
+//!         Ok(())
 //!     }
 //! }
 //!
@@ -80,7 +80,7 @@ pub trait DnsProvider: Sized + 'static {
     /// came: the record is to be found by name and value then.
     ///
     /// # Errors
-    /// As in `present`.
+    /// As in `present`, but for [`ErrorKind::NotFound`]: what does not exist has been deleted.
     fn cleanup(&self, challenge: &Challenge, handle: &str) -> Result<(), Error>;
 }
 
@@ -118,7 +118,7 @@ impl Challenge {
     }
 }
 
-/// For [`DnsProvider::cleanup`]: what does not exist has been deleted.
+/// What does not exist has been deleted. For a [`DnsProvider::cleanup`] that has more to do then.
 ///
 /// # Errors
 /// Any other error.

@@ -10,7 +10,10 @@ use super::Settings;
 use crate::{Error, ErrorKind, fetch, header};
 
 /// Lists of records are the longest answers.
-const MAX_BODY: u32 = 1 << 20;
+const MAX_BODY: u32 = 4 << 20;
+
+/// Shorter values are found in words that have nothing to do with them.
+const SECRET_AT_LEAST: usize = 8;
 
 /// An address that calls begin with, and what each of them carries.
 pub struct Client {
@@ -41,18 +44,18 @@ impl Client {
         Ok(Self { base: base.to_owned(), headers: Vec::new(), credentials: Vec::new(), timeout_ms })
     }
 
-    /// Authenticates each call with `Authorization: Bearer …` (RFC 6750) from this variable.
+    /// Authenticates each call with `Authorization: scheme value`, such as `Bearer` of RFC 6750, from this variable.
     ///
     /// # Errors
-    /// If the token cannot be part of a header.
-    pub fn bearer(self, variable: &'static str, token: &str) -> Result<Self, Error> {
-        self.secret(variable, token).header("authorization", &format!("Bearer {token}"), variable)
+    /// If the value cannot be part of a header.
+    pub fn authorization(self, scheme: &str, variable: &'static str, value: &str) -> Result<Self, Error> {
+        self.secret(variable, value).header("authorization", &format!("{scheme} {value}"), variable)
     }
 
     /// Authenticates each call with a header of the provider's own from this variable.
     ///
     /// # Errors
-    /// As in [`bearer`](Self::bearer).
+    /// As in [`authorization`](Self::authorization).
     pub fn credential(self, name: &str, variable: &'static str, value: &str) -> Result<Self, Error> {
         self.secret(variable, value).header(name, value, variable)
     }
@@ -67,7 +70,7 @@ impl Client {
     /// Sends a header with each call; `variable` is where its value comes from.
     ///
     /// # Errors
-    /// As in [`bearer`](Self::bearer).
+    /// As in [`authorization`](Self::authorization).
     pub fn header(mut self, name: &str, value: &str, variable: &str) -> Result<Self, Error> {
         self.headers.push((name.to_owned(), header::value(variable, value)?));
         Ok(self)
@@ -79,21 +82,25 @@ impl Client {
         self.call("GET", path)
     }
 
+    /// Asks to add something there.
     #[must_use]
     pub fn post(&self, path: &[&str]) -> Call<'_> {
         self.call("POST", path)
     }
 
+    /// Asks to replace what is there.
     #[must_use]
     pub fn put(&self, path: &[&str]) -> Call<'_> {
         self.call("PUT", path)
     }
 
+    /// Asks to change what is there.
     #[must_use]
     pub fn patch(&self, path: &[&str]) -> Call<'_> {
         self.call("PATCH", path)
     }
 
+    /// Asks to delete what is there.
     #[must_use]
     pub fn delete(&self, path: &[&str]) -> Call<'_> {
         self.call("DELETE", path)
@@ -111,7 +118,7 @@ impl Client {
 
     /// Text of others, fit for an error.
     fn without_credentials(&self, text: &str) -> String {
-        let known = self.credentials.iter().filter(|credential| credential.value.len() > 3);
+        let known = self.credentials.iter().filter(|credential| credential.value.len() >= SECRET_AT_LEAST);
         known.fold(text.to_owned(), |text, credential| text.replace(&credential.value, "…"))
     }
 }
@@ -126,7 +133,7 @@ pub struct Call<'a> {
     body: Vec<u8>,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
     /// One more parameter of the query, encoded.
     #[must_use]
     pub fn query(mut self, name: &str, value: &str) -> Self {
@@ -178,46 +185,66 @@ impl Call<'_> {
     ///
     /// # Errors
     /// If there is no answer, and for each status but 2xx, with what the provider says of it.
-    pub fn send(self) -> Result<Answer, Error> {
-        let name = format!("{} {}", self.method, self.client.without_credentials(&self.url));
+    pub fn send(self) -> Result<Answer<'a>, Error> {
+        let answer = self.send_for_any_status()?;
+        if answer.is_success() { Ok(answer) } else { Err(answer.refusal()) }
+    }
+
+    /// Makes the request, for providers whose refusals [`Answer::refusal`] cannot read.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub fn send_for_any_status(self) -> Result<Answer<'a>, Error> {
+        let client = self.client;
+        let name = format!("{} {}", self.method, client.without_credentials(&self.url));
         let response = fetch::send(&fetch::Request {
             method: self.method.to_owned(),
             url: self.url(),
             headers: self.headers,
             body: self.body,
-            timeout_ms: self.client.timeout_ms,
+            timeout_ms: client.timeout_ms,
             max_body: MAX_BODY,
             tls: None,
         });
-        let response = response.map_err(|error| Error {
-            message: format!("{name}: {}", self.client.without_credentials(&error.message)),
-            ..error
-        })?;
-        if !(200..300).contains(&response.status) {
-            return Err(problem::of(self.client, &name, &response));
+        match response {
+            Ok(response) => Ok(Answer { client, name, response }),
+            Err(error) => {
+                let message = format!("{name}: {}", client.without_credentials(&error.message));
+                Err(Error { message, ..error })
+            }
         }
-        Ok(Answer { name, response })
     }
 }
 
-/// What the provider answered, with a status of 2xx.
-pub struct Answer {
+/// What the provider answered.
+pub struct Answer<'a> {
+    client: &'a Client,
     /// Method and address.
     name: String,
     response: fetch::Response,
 }
 
-impl Answer {
+impl Answer<'_> {
+    /// The status code.
     #[must_use]
     pub const fn status(&self) -> u16 {
         self.response.status
     }
 
+    /// Whether the status is 2xx.
+    #[must_use]
+    pub const fn is_success(&self) -> bool {
+        matches!(self.response.status, 200..300)
+    }
+
+    /// The content.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.response.body
     }
 
+    /// The content as a value.
+    ///
     /// # Errors
     /// If the content is another one than the API promises.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
@@ -228,6 +255,19 @@ impl Answer {
     #[must_use]
     pub fn unexpected(&self, what: &str) -> Error {
         Error::new(ErrorKind::Internal, format!("read the answer to {}: {what}", self.name))
+    }
+
+    /// The error for a status that is no success, with the provider's words if they are JSON or plain text.
+    #[must_use]
+    pub fn refusal(&self) -> Error {
+        let said = problem::explanation(&self.response.body);
+        self.refusal_of(problem::kind(self.response.status), said.as_deref())
+    }
+
+    /// The same where kind and words are known.
+    #[must_use]
+    pub fn refusal_of(&self, kind: ErrorKind, said: Option<&str>) -> Error {
+        problem::of(self.client, &self.name, &self.response, kind, said)
     }
 }
 

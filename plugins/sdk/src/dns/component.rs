@@ -3,7 +3,7 @@
 
 use std::cell::OnceCell;
 
-use super::{Challenge, DnsProvider, Timing, persist};
+use super::{Challenge, DnsProvider, Timing, gone_is_fine, persist};
 use crate::{Error, ErrorKind};
 
 pub use super::bindings::exports::weir::plugin::dns01::Guest as Calls;
@@ -26,16 +26,26 @@ impl<P: DnsProvider> Instance<P> {
     }
 
     pub fn present(&self, challenge: &Challenge) -> Result<String, Error> {
-        persist(|| self.provider().present(challenge))
+        present(self.provider(), challenge)
     }
 
     pub fn cleanup(&self, challenge: &Challenge, handle: &str) -> Result<(), Error> {
-        persist(|| self.provider().cleanup(challenge, handle))
+        cleanup(self.provider(), challenge, handle)
     }
 
     fn provider(&self) -> &P {
         self.0.get().expect("the host calls init before anything else")
     }
+}
+
+/// As the host calls it.
+pub fn present<P: DnsProvider>(provider: &P, challenge: &Challenge) -> Result<String, Error> {
+    persist(|| provider.present(challenge))
+}
+
+/// As the host calls it. What does not exist has been deleted.
+pub fn cleanup<P: DnsProvider>(provider: &P, challenge: &Challenge, handle: &str) -> Result<(), Error> {
+    gone_is_fine(persist(|| provider.cleanup(challenge, handle)))
 }
 
 /// Makes `export_dns_provider!` an error for what is no provider, also where nothing is exported.

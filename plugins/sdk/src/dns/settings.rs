@@ -1,7 +1,7 @@
 //! The four settings that lego has for each provider. Read in `init`.
 
 use super::{Timing, variables};
-use crate::About;
+use crate::{About, Error};
 
 /// Start with the provider's defaults: `Settings { ttl: 30, ..Settings::DEFAULT }.read(&Self::ABOUT)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,6 +37,18 @@ impl Settings {
             http_timeout_s: number("HTTP_TIMEOUT", self.http_timeout_s),
             ..self
         }
+    }
+
+    /// For providers that refuse a shorter `…_TTL`.
+    ///
+    /// # Errors
+    /// If it is shorter.
+    pub fn with_ttl_of_at_least(self, least: u32, about: &About) -> Result<Self, Error> {
+        if self.ttl >= least {
+            return Ok(self);
+        }
+        let prefix = about.settings.first().copied().unwrap_or_default();
+        Err(Error::invalid_config(format!("use `{}` as {prefix}_TTL: write {least} or more", self.ttl)))
     }
 
     /// What the host has to know.

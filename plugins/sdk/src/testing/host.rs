@@ -8,7 +8,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::dns::{Challenge, DnsProvider, Timing, persist};
+use crate::dns::{Challenge, DnsProvider, Timing, component};
 use crate::{About, Error, fetch};
 
 thread_local! {
@@ -101,7 +101,7 @@ impl Host {
     /// Those of the provider.
     pub fn present<P: DnsProvider>(&self, challenge: &Challenge) -> Result<String, Error> {
         let (provider, _) = P::init()?;
-        persist(|| provider.present(challenge))
+        component::present(&provider, challenge)
     }
 
     /// Calls a provider as the host would, with its repetitions.
@@ -110,7 +110,7 @@ impl Host {
     /// Those of the provider.
     pub fn cleanup<P: DnsProvider>(&self, challenge: &Challenge, handle: &str) -> Result<(), Error> {
         let (provider, _) = P::init()?;
-        persist(|| provider.cleanup(challenge, handle))
+        component::cleanup(&provider, challenge, handle)
     }
 
     /// How long the plugin has waited.
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     fn fetch(url: &str) -> Result<(), Error> {
-        Client::new(url, &Settings::DEFAULT).and_then(|client| client.get(&["a"]).send()).map(drop)
+        Client::new(url, &Settings::DEFAULT)?.get(&["a"]).send().map(drop)
     }
 
     #[test]

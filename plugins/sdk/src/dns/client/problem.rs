@@ -1,5 +1,5 @@
 //! A status that is no success as an [`Error`]: what kind it is, when another try makes sense, and what the provider says
-//! of it in its own words. Called by `Call::send`.
+//! of it in its own words. Called by `Answer::refusal`.
 
 use serde_json::Value;
 
@@ -10,11 +10,16 @@ use crate::{Error, ErrorKind, clock, fetch};
 const MAX_QUOTE: usize = 300;
 
 /// `name` is the request that was answered so.
-pub(super) fn of(client: &Client, name: &str, response: &fetch::Response) -> Error {
-    let kind = kind(response.status);
+pub(super) fn of(
+    client: &Client,
+    name: &str,
+    response: &fetch::Response,
+    kind: ErrorKind,
+    said: Option<&str>,
+) -> Error {
     let mut message = format!("{name}: status {}", response.status);
-    if let Some(said) = explanation(&response.body) {
-        message.push_str(&format!(": `{}`", quoted(&client.without_credentials(&said))));
+    if let Some(said) = said {
+        message.push_str(&format!(": `{}`", quoted(&client.without_credentials(said))));
     }
     if kind == ErrorKind::Unauthorized && !client.credentials.is_empty() {
         let variables: Vec<&str> = client.credentials.iter().map(|credential| credential.variable).collect();
@@ -26,16 +31,15 @@ pub(super) fn of(client: &Client, name: &str, response: &fetch::Response) -> Err
     Error { kind, message, retry_after_ms }
 }
 
-/// Any other status says that the request is wrong, which no repetition mends.
-const fn kind(status: u16) -> ErrorKind {
+/// Any other status says that the request is wrong: a setting or a zone that the provider does not take.
+pub(super) const fn kind(status: u16) -> ErrorKind {
     match status {
-        300..=399 => ErrorKind::InvalidConfig,
         401 | 403 => ErrorKind::Unauthorized,
         404 | 410 => ErrorKind::NotFound,
         408 | 500.. => ErrorKind::Unavailable,
         409 => ErrorKind::Conflict,
         429 => ErrorKind::RateLimited,
-        _ => ErrorKind::Internal,
+        _ => ErrorKind::InvalidConfig,
     }
 }
 
@@ -55,7 +59,7 @@ fn retry_after_ms(headers: &[(String, Vec<u8>)]) -> Option<u64> {
 }
 
 /// The words of the provider, wherever its kind of JSON has them; of another body the text, if it is some.
-fn explanation(body: &[u8]) -> Option<String> {
+pub(super) fn explanation(body: &[u8]) -> Option<String> {
     let Ok(json) = serde_json::from_slice::<Value>(body) else {
         let text = str::from_utf8(body).ok()?.trim();
         return (!text.is_empty() && !text.starts_with('<')).then(|| text.to_owned());
