@@ -8,6 +8,9 @@ use weir_sdk::{About, Error, ErrorKind, Secret};
 /// Records that are asked for at a time.
 const PER_PAGE: usize = 100;
 
+/// Nobody has so many records of one name: an API that always has one more page is ill.
+const MOST_PAGES: u32 = 20;
+
 /// What Cloudflare takes, but for `automatic`.
 const LEAST_TTL: u32 = 120;
 
@@ -68,14 +71,13 @@ impl DnsProvider for Cloudflare {
         .origins(&["https://api.cloudflare.com"]);
 
     fn init() -> Result<(Self, Timing), Error> {
-        let base = variables::optional(&["CLOUDFLARE_BASE_URL"]);
-        let base = base.as_deref().unwrap_or("https://api.cloudflare.com/client/v4");
+        let base = variables::url("CLOUDFLARE_BASE_URL", "https://api.cloudflare.com/client/v4")?;
         let settings = Settings { ttl: LEAST_TTL, propagation_timeout_s: 120, ..Settings::DEFAULT };
         let settings = settings.read(&Self::ABOUT).with_ttl_of_at_least(LEAST_TTL, &Self::ABOUT)?;
-        let client = || Client::new(base, &settings);
-        let with_token = |variable, token: &str| client()?.authorization("Bearer", variable, token);
+        let client = || Client::new(&base, &settings);
+        let with_token = |variable, token: &str| client().authorization("Bearer", variable, token);
         let with_key = |email: &str, key: &str| {
-            client()?.header("x-auth-email", email, "CLOUDFLARE_EMAIL")?.credential(
+            client().header("x-auth-email", email, "CLOUDFLARE_EMAIL")?.credential(
                 "x-auth-key",
                 "CLOUDFLARE_API_KEY",
                 key,
@@ -157,7 +159,7 @@ impl Cloudflare {
 
     /// The identifier of the record with this name and value.
     fn find(&self, zone: &str, challenge: &Challenge) -> Result<Option<String>, Error> {
-        for page in 1.. {
+        for page in 1..=MOST_PAGES {
             let call = self.records.get(&["zones", zone, "dns_records"]);
             let call = call.query("type", "TXT").query("name", challenge.name());
             let call = call.query("per_page", &PER_PAGE.to_string()).query("page", &page.to_string());

@@ -36,7 +36,7 @@ impl DnsProvider for Gandi {
             ..Settings::DEFAULT
         };
         let settings = defaults.read(&Self::ABOUT).with_ttl_of_at_least(LEAST_TTL, &Self::ABOUT)?;
-        let api = Client::new("https://api.gandi.net/v5/livedns", &settings)?;
+        let api = Client::new("https://api.gandi.net/v5/livedns", &settings);
         let token = variables::optional(&["GANDIV5_PERSONAL_ACCESS_TOKEN"]);
         let api = match (token, variables::optional(&["GANDIV5_API_KEY"])) {
             (Some(token), _) => api.authorization("Bearer", "GANDIV5_PERSONAL_ACCESS_TOKEN", &token)?,

@@ -2,8 +2,8 @@
 //! added to and removed from the set of records with that name.
 
 use serde::{Deserialize, Serialize};
-use weir_sdk::dns::{Answer, Challenge, Client, DnsProvider, Settings, Timing, txt, variables};
-use weir_sdk::{About, Error, ErrorKind, Secret, timer};
+use weir_sdk::dns::{Answer, Challenge, Client, DnsProvider, Settings, Timing, timer, txt, variables};
+use weir_sdk::{About, Error, ErrorKind, Secret};
 
 /// How often an action is looked at, each second: they take less.
 const LOOKS: u32 = 30;
@@ -75,7 +75,7 @@ impl DnsProvider for Hetzner {
             return Err(missing_token());
         };
         let settings = Settings::DEFAULT.read(&Self::ABOUT);
-        let api = Client::new("https://api.hetzner.cloud/v1", &settings)?;
+        let api = Client::new("https://api.hetzner.cloud/v1", &settings);
         let api = api.authorization("Bearer", "HETZNER_API_TOKEN", &token)?;
         Ok((Self { api, ttl: settings.ttl }, settings.timing()))
     }

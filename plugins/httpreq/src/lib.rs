@@ -49,8 +49,9 @@ impl DnsProvider for HttpReq {
 
     fn init() -> Result<(Self, Timing), Error> {
         let [endpoint] = variables::required(["HTTPREQ_ENDPOINT"])?;
+        let endpoint = variables::url("HTTPREQ_ENDPOINT", &endpoint)?;
         let settings = Settings::DEFAULT.read(&Self::ABOUT);
-        let server = authenticated(Client::new(&endpoint, &settings)?)?;
+        let server = authenticated(Client::new(&endpoint, &settings))?;
         Ok((Self { server, mode: Mode::read()? }, settings.timing()))
     }
 
@@ -186,7 +187,7 @@ mod tests {
             (&[ENDPOINT, ("HTTPREQ_MODE", "raw")], "use `raw` as HTTPREQ_MODE: write `RAW`, or leave it out"),
             (
                 &[("HTTPREQ_ENDPOINT", "10.0.0.1:8080")],
-                "use the address of the API: write it as `https://host`, with a path where there is one",
+                "use the value of HTTPREQ_ENDPOINT: write it as `https://host`, with a path where there is one",
             ),
         ] {
             let host = Host::of::<HttpReq>(variables);

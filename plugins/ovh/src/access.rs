@@ -61,13 +61,13 @@ impl Access {
                 "use `{endpoint}` as OVH_ENDPOINT: write `ovh-eu`, `ovh-ca` or `ovh-us`"
             )));
         };
-        let api = Client::new(api, settings)?;
+        let api = Client::new(api, settings);
         let any = |names: &[&str]| variables::optional(names).is_some();
         let keys = any(&["OVH_APPLICATION_KEY", "OVH_APPLICATION_SECRET", "OVH_CONSUMER_KEY"]);
         let oauth = any(&["OVH_CLIENT_ID", "OVH_CLIENT_SECRET"]);
         match (keys, oauth, variables::optional(&["OVH_ACCESS_TOKEN"])) {
             (_, false, None) => Self::with_keys(api),
-            (false, true, None) => Self::with_oauth(api, Client::new(tokens, settings)?),
+            (false, true, None) => Self::with_oauth(api, Client::new(tokens, settings)),
             (false, false, Some(token)) => {
                 Ok(Self { api: api.authorization("Bearer", "OVH_ACCESS_TOKEN", &token)?, way: Way::Token })
             }

@@ -67,6 +67,7 @@ impl DnsProvider for PowerDns {
 
     fn init() -> Result<(Self, Timing), Error> {
         let [key, url] = variables::required(["PDNS_API_KEY", "PDNS_API_URL"])?;
+        let url = variables::url("PDNS_API_URL", &url)?;
         let version = variables::number(&["PDNS_API_VERSION"], 0);
         if version > 1 {
             return Err(Error::invalid_config(format!(
@@ -75,7 +76,7 @@ impl DnsProvider for PowerDns {
         }
         let server = variables::optional(&["PDNS_SERVER_NAME"]).unwrap_or_else(|| "localhost".to_owned());
         let settings = Settings { propagation_timeout_s: 120, ..Settings::DEFAULT }.read(&Self::ABOUT);
-        let api = Client::new(&url, &settings)?.credential("x-api-key", "PDNS_API_KEY", &key)?;
+        let api = Client::new(&url, &settings).credential("x-api-key", "PDNS_API_KEY", &key)?;
         Ok((Self { api, server, ttl: settings.ttl }, settings.timing()))
     }
 

@@ -4,9 +4,9 @@
 mod signature;
 mod xml;
 
-use weir_sdk::dns::{Answer, Call, Challenge, Client, DnsProvider, Settings, Timing, txt, variables};
+use weir_sdk::dns::{Answer, Call, Challenge, Client, DnsProvider, Settings, Timing, timer, txt, variables};
 use weir_sdk::log::{self, Level};
-use weir_sdk::{About, Error, ErrorKind, Secret, clock, timer};
+use weir_sdk::{About, Error, ErrorKind, Secret, clock};
 
 use signature::{Keys, Scope};
 
@@ -66,10 +66,10 @@ impl DnsProvider for Route53 {
         let defaults = Settings { ttl: 10, propagation_timeout_s: 120, polling_interval_s: 4, ..Settings::DEFAULT };
         let settings = defaults.read(&Self::ABOUT);
         let scope = Scope::of_region(variables::optional(&["AWS_REGION"]).as_deref().unwrap_or_default());
-        let base = variables::optional(&["AWS_ENDPOINT_URL_ROUTE_53"]).unwrap_or_else(|| scope.endpoint.to_owned());
+        let base = variables::url("AWS_ENDPOINT_URL_ROUTE_53", scope.endpoint)?;
         let zone_id = variables::optional(&["AWS_HOSTED_ZONE_ID"]);
         let provider = Self {
-            api: keys.hidden_in(Client::new(&base, &settings)?),
+            api: keys.hidden_in(Client::new(&base, &settings)),
             keys,
             scope,
             private: variables::flag("AWS_PRIVATE_ZONE", false),

@@ -19,7 +19,7 @@
 //!     fn init() -> Result<(Self, Timing), Error> {
 //!         let [token] = variables::required(["EXAMPLE_TOKEN"])?;
 //!         let settings = Settings::DEFAULT.read(&Self::ABOUT);
-//!         let api = Client::new("https://api.example.com", &settings)?.authorization("Bearer", "EXAMPLE_TOKEN", &token)?;
+//!         let api = Client::new("https://api.example.com", &settings).authorization("Bearer", "EXAMPLE_TOKEN", &token)?;
 //!         Ok((Self { api }, settings.timing()))
 //!     }
 //!
@@ -52,6 +52,11 @@ pub use bindings::exports::weir::plugin::dns01::{Challenge, Timing};
 pub use client::{Answer, Call, Client, encode};
 pub use persist::persist;
 pub use settings::Settings;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use crate::testing::capabilities::timer;
+#[cfg(target_arch = "wasm32")]
+pub use bindings::weir::plugin::timer;
 
 /// One account at a provider of DNS. The host makes an instance for a call or a few, so that nothing is worth keeping in
 /// it; it makes one call at a time for a zone, so that a set of records can be read, changed and written.

@@ -59,10 +59,8 @@ pub use message::{Request, Response};
 
 #[cfg(target_arch = "wasm32")]
 pub use bindings::weir::plugin::{clock, fetch, log, secrets};
-#[cfg(target_arch = "wasm32")]
-pub use dns::bindings::weir::plugin::timer;
 #[cfg(not(target_arch = "wasm32"))]
-pub use testing::capabilities::{clock, fetch, log, secrets, timer};
+pub use testing::capabilities::{clock, fetch, log, secrets};
 
 /// One configured middleware. The host makes several instances of it and calls each for one request at a time, so that
 /// `RefCell` is enough for state; what must be seen by all instances goes into [`shared`].

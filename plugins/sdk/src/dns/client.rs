@@ -30,18 +30,12 @@ struct Credential {
 }
 
 impl Client {
-    /// # Errors
-    /// If the address is none of `http` or `https`. It may come from a variable.
-    pub fn new(base: &str, settings: &Settings) -> Result<Self, Error> {
-        let base = base.trim_end_matches('/');
-        let rest = base.strip_prefix("https://").or_else(|| base.strip_prefix("http://"));
-        if rest.is_none_or(|rest| rest.is_empty() || rest.contains(['?', '#', '@', ' '])) {
-            return Err(Error::invalid_config(
-                "use the address of the API: write it as `https://host`, with a path where there is one",
-            ));
-        }
+    /// `base` is a constant, or of [`variables::url`](super::variables::url).
+    #[must_use]
+    pub fn new(base: &str, settings: &Settings) -> Self {
         let timeout_ms = settings.http_timeout_s.max(1).saturating_mul(1_000);
-        Ok(Self { base: base.to_owned(), headers: Vec::new(), credentials: Vec::new(), timeout_ms })
+        let base = base.trim_end_matches('/').to_owned();
+        Self { base, headers: Vec::new(), credentials: Vec::new(), timeout_ms }
     }
 
     /// Authenticates each call with `Authorization: scheme value`, such as `Bearer` of RFC 6750, from this variable.
@@ -283,4 +277,70 @@ pub fn encode(text: &str) -> String {
         }
     }
     encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::testing::Host;
+
+    use super::*;
+
+    fn client() -> Client {
+        let client = Client::new("https://api.test/v1/", &Settings::DEFAULT);
+        client.authorization("Bearer", "TEST_TOKEN", "secret-token").expect("the token of a test")
+    }
+
+    #[test]
+    fn what_is_asked_for_stays_in_its_place_of_the_address() {
+        let host = Host::new();
+        host.expect("GET", "https://api.test/v1/zones/a%2F..%3Fb?name=c%26d%3D%22&page=1")
+            .header("accept", "application/json")
+            .header("authorization", "Bearer secret-token")
+            .answer(200, json!([1, 2]));
+        let client = client();
+        let call = client.get(&["zones", "a/..?b"]).query("name", "c&d=\"").query("page", "1");
+        assert_eq!(call.send().and_then(|answer| answer.json::<Vec<u32>>()), Ok(vec![1, 2]));
+    }
+
+    #[test]
+    fn each_status_has_its_kind() {
+        for (status, kind) in [
+            (301, ErrorKind::InvalidConfig),
+            (400, ErrorKind::InvalidConfig),
+            (401, ErrorKind::Unauthorized),
+            (403, ErrorKind::Unauthorized),
+            (404, ErrorKind::NotFound),
+            (409, ErrorKind::Conflict),
+            (422, ErrorKind::InvalidConfig),
+            (429, ErrorKind::RateLimited),
+            (500, ErrorKind::Unavailable),
+            (503, ErrorKind::Unavailable),
+        ] {
+            let host = Host::new();
+            host.expect("DELETE", "https://api.test/v1/x").answer(status, Value::Null);
+            let error = client().delete(&["x"]).send().map(|_| ()).expect_err("it is no success");
+            assert_eq!(error.kind, kind, "{status}");
+            assert!(error.message.starts_with(&format!("DELETE https://api.test/v1/x: status {status}")), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn no_error_has_a_credential() {
+        let host = Host::new();
+        let silent = Error::new(ErrorKind::Timeout, "no answer to secret-token in 30 s");
+        host.expect("GET", "https://api.test/v1/secret-token?key=secret-token").fail(silent);
+        let error = client().get(&["secret-token"]).query("key", "secret-token").send().map(|_| ());
+        let expected = "GET https://api.test/v1/…: no answer to … in 30 s";
+        assert_eq!(error, Err(Error::new(ErrorKind::Timeout, expected)));
+    }
+
+    #[test]
+    fn an_answer_that_is_no_json_is_an_error() {
+        let host = Host::new();
+        host.expect("GET", "https://api.test/v1/x").answer_with(200, &[], "<html>");
+        let error = client().get(&["x"]).send().and_then(|answer| answer.json::<Value>()).expect_err("it is no JSON");
+        assert!(error.message.starts_with("read the answer to GET https://api.test/v1/x: "), "{error:?}");
+    }
 }

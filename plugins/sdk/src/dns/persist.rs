@@ -1,6 +1,7 @@
 //! Making a call again where the reason that it failed may pass in seconds. Longer waits are the host's business.
 
-use crate::{Error, ErrorKind, timer};
+use super::timer;
+use crate::{Error, ErrorKind};
 
 /// Milliseconds before each further attempt.
 const WAITS_MS: [u32; 3] = [1_000, 2_000, 4_000];

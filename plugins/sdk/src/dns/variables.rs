@@ -27,6 +27,21 @@ pub fn missing(names: &[&str]) -> Error {
     Error::invalid_config(format!("some credentials information are missing: {}", names.join(",")))
 }
 
+/// The address that a variable has, or else this one. It may not be written with a user: there are headers for that.
+///
+/// # Errors
+/// Names the variable whose value is no address of `http` or `https`.
+pub fn url(name: &str, default: &str) -> Result<String, Error> {
+    let url = optional(&[name]).unwrap_or_else(|| default.to_owned());
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    if rest.is_none_or(|rest| rest.trim_matches('/').is_empty() || rest.contains(['?', '#', '@', ' '])) {
+        return Err(Error::invalid_config(format!(
+            "use the value of {name}: write it as `https://host`, with a path where there is one"
+        )));
+    }
+    Ok(url)
+}
+
 /// A whole number, of seconds in most cases. What is none is the default, as in lego, and a warning in the log.
 #[must_use]
 pub fn number(names: &[&str], default: u32) -> u32 {
@@ -87,6 +102,22 @@ mod tests {
         let _host = Host::new().variables(&[("A", ""), ("B", "b")]);
         assert_eq!(optional(&["A", "B"]).as_deref(), Some("b"));
         assert_eq!(optional(&["A"]), None);
+    }
+
+    #[test]
+    fn an_address_is_one_of_http() {
+        for good in ["https://api.test", "http://127.0.0.1:8080/a/"] {
+            let _host = Host::new().variables(&[("A", good)]);
+            assert_eq!(url("A", "").as_deref(), Ok(good));
+        }
+        for bad in ["api.test", "ftp://api.test", "https://", "https://user:password@api.test", "https://api.test?a=b"]
+        {
+            let _host = Host::new().variables(&[("A", bad)]);
+            let error = url("A", "https://api.test").expect_err("it is no address of an API");
+            assert_eq!(error.message, "use the value of A: write it as `https://host`, with a path where there is one");
+        }
+        let _host = Host::new();
+        assert_eq!(url("A", "https://api.test").as_deref(), Ok("https://api.test"));
     }
 
     #[test]
