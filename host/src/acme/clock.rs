@@ -79,8 +79,8 @@ mod tests {
     async fn a_month_goes_by_at_once() {
         let (clock, hands) = Clock::movable();
         let begun = clock.now();
-        let waits = clock.clone();
-        let waiting = tokio::spawn(async move { waits.sleep(Duration::from_secs(30 * 86_400)).await });
+        let (waits, until) = (clock.clone(), begun + SignedDuration::from_hours(30 * 24));
+        let waiting = tokio::spawn(async move { waits.sleep_until(until).await });
         hands.advance(Duration::from_secs(29 * 86_400));
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
