@@ -249,9 +249,11 @@ fn origin(url: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::panic;
+    use std::panic::{self, AssertUnwindSafe};
 
     use crate::dns::{Client, Settings};
+    use crate::testing::challenge;
+    use crate::{Secret, secrets};
 
     use super::*;
 
@@ -279,6 +281,49 @@ mod tests {
         let host = Host::new();
         host.expect("GET", "https://a.test/b").answer(200, Value::Null);
         assert!(panic::catch_unwind(|| fetch("https://a.test")).is_err());
+    }
+
+    /// Asks for what it does not declare.
+    struct Greedy;
+
+    impl DnsProvider for Greedy {
+        const ABOUT: About = About::new("greedy", "1.0.0", "A provider of a test")
+            .secrets(&[Secret::optional("DECLARED"), Secret::url("ADDRESS")])
+            .origins(&["https://a.test"]);
+
+        fn init() -> Result<(Self, Timing), Error> {
+            Ok((Self, Settings::DEFAULT.timing()))
+        }
+
+        fn present(&self, _: &Challenge) -> Result<String, Error> {
+            Ok(secrets::get("UNDECLARED").unwrap_or_default())
+        }
+
+        fn cleanup(&self, _: &Challenge, url: &str) -> Result<(), Error> {
+            fetch(url)
+        }
+    }
+
+    #[test]
+    fn what_a_provider_does_not_declare_fails_the_test() {
+        let challenge = || challenge("_acme-challenge.a.test.", "a.test.");
+        let reaches = |variables: &[(&str, &str)], url: &str| {
+            let host = Host::of::<Greedy>(variables);
+            host.expect("GET", &format!("{url}/a")).answer(200, Value::Null);
+            let reached = panic::catch_unwind(AssertUnwindSafe(|| host.cleanup::<Greedy>(&challenge(), url)));
+            // What is still expected would fail this test, and not the one that it plays.
+            with(|state| state.expected.clear());
+            reached.is_ok()
+        };
+        assert!(reaches(&[], "https://a.test"));
+        assert!(!reaches(&[], "https://a.test:444"));
+        assert!(!reaches(&[], "http://a.test"));
+        assert!(reaches(&[("ADDRESS", "http://b.test/api")], "http://b.test"));
+        assert!(!reaches(&[("ADDRESS", "http://b.test/api")], "https://a.test"));
+
+        let host = Host::of::<Greedy>(&[("UNDECLARED", "x")]);
+        let asked = panic::catch_unwind(AssertUnwindSafe(|| host.present::<Greedy>(&challenge())));
+        assert!(asked.is_err());
     }
 
     #[test]
