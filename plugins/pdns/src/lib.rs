@@ -51,7 +51,10 @@ struct Change<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     changetype: &'static str,
-    ttl: u32,
+    /// A set that is deleted has neither.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     records: Vec<Record>,
 }
 
@@ -86,7 +89,7 @@ impl DnsProvider for PowerDns {
         if !set.is_some_and(|set| set.contains(&challenge.value)) {
             let (ttl, mut records) = set.map_or((self.ttl, Vec::new()), |set| (set.ttl, set.without(&challenge.value)));
             records.push(Record { content: txt::quote(&challenge.value), disabled: false });
-            self.write(&zone, Change { name: &challenge.fqdn, kind: "TXT", changetype: "REPLACE", ttl, records })?;
+            self.write(&zone, challenge, ttl, records)?;
         }
         Ok(String::new())
     }
@@ -96,9 +99,7 @@ impl DnsProvider for PowerDns {
         let Some(set) = zone.set(challenge).filter(|set| set.contains(&challenge.value)) else {
             return Ok(());
         };
-        let records = set.without(&challenge.value);
-        let changetype = if records.is_empty() { "DELETE" } else { "REPLACE" };
-        self.write(&zone, Change { name: &challenge.fqdn, kind: "TXT", changetype, ttl: set.ttl, records })
+        self.write(&zone, challenge, set.ttl, set.without(&challenge.value))
     }
 }
 
@@ -110,8 +111,9 @@ impl PowerDns {
         call.query("rrset_name", &challenge.fqdn).query("rrset_type", "TXT").send()?.json()
     }
 
-    fn write(&self, zone: &Zone, change: Change<'_>) -> Result<(), Error> {
-        let changes = Changes { rrsets: [change] };
+    fn write(&self, zone: &Zone, challenge: &Challenge, ttl: u32, records: Vec<Record>) -> Result<(), Error> {
+        let (changetype, ttl) = if records.is_empty() { ("DELETE", None) } else { ("REPLACE", Some(ttl)) };
+        let changes = Changes { rrsets: [Change { name: &challenge.fqdn, kind: "TXT", changetype, ttl, records }] };
         self.api.patch(&["api", "v1", "servers", &self.server, "zones", &zone.id]).json(&changes).send()?;
         self.notify(zone);
         Ok(())
@@ -184,10 +186,10 @@ mod tests {
         json!({"content": txt::quote(value), "disabled": false})
     }
 
-    fn change(changetype: &str, ttl: u32, values: &[&str]) -> Value {
+    fn replace(ttl: u32, values: &[&str]) -> Value {
         let records: Vec<Value> = values.iter().map(|&value| record(value)).collect();
         let name = "_acme-challenge.www.example.com.";
-        json!({"rrsets": [{"name": name, "type": "TXT", "changetype": changetype, "ttl": ttl, "records": records}]})
+        json!({"rrsets": [{"name": name, "type": "TXT", "changetype": "REPLACE", "ttl": ttl, "records": records}]})
     }
 
     #[test]
@@ -196,7 +198,7 @@ mod tests {
         host.expect("GET", READ).header("x-api-key", "secret-key").answer(200, zone("Native", &[]));
         host.expect("PATCH", ZONE)
             .header("x-api-key", "secret-key")
-            .json(change("REPLACE", 120, &[VALUE]))
+            .json(replace(120, &[VALUE]))
             .answer(204, Value::Null);
         assert_eq!(host.present::<PowerDns>(&www()).as_deref(), Ok(""));
     }
@@ -205,7 +207,7 @@ mod tests {
     fn keeps_other_values_and_their_ttl() {
         let host = host();
         host.expect("GET", READ).answer(200, zone("Native", &["another value"]));
-        host.expect("PATCH", ZONE).json(change("REPLACE", 60, &["another value", VALUE])).answer(204, Value::Null);
+        host.expect("PATCH", ZONE).json(replace(60, &["another value", VALUE])).answer(204, Value::Null);
         assert_eq!(host.present::<PowerDns>(&www()).as_deref(), Ok(""));
     }
 
@@ -261,7 +263,7 @@ mod tests {
         for handle in ["", "anything"] {
             let host = host();
             host.expect("GET", READ).answer(200, zone("Native", &["another value", VALUE]));
-            host.expect("PATCH", ZONE).json(change("REPLACE", 60, &["another value"])).answer(204, Value::Null);
+            host.expect("PATCH", ZONE).json(replace(60, &["another value"])).answer(204, Value::Null);
             assert_eq!(host.cleanup::<PowerDns>(&www(), handle), Ok(()));
         }
     }
@@ -270,7 +272,8 @@ mod tests {
     fn deletes_the_set_with_the_last_value() {
         let host = host();
         host.expect("GET", READ).answer(200, zone("Native", &[VALUE]));
-        host.expect("PATCH", ZONE).json(change("DELETE", 60, &[])).answer(204, Value::Null);
+        let set = json!({"name": "_acme-challenge.www.example.com.", "type": "TXT", "changetype": "DELETE"});
+        host.expect("PATCH", ZONE).json(json!({"rrsets": [set]})).answer(204, Value::Null);
         assert_eq!(host.cleanup::<PowerDns>(&www(), ""), Ok(()));
     }
 
