@@ -17,6 +17,7 @@ mod load_balancing;
 mod middlewares;
 mod ntlm;
 mod plugins;
+mod providers;
 mod reload;
 mod routing;
 mod servers;
