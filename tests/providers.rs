@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Response, StatusCode};
+use serde_json::json;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use weir::config::install::Variable;
@@ -326,6 +327,28 @@ async fn each_kind_of_plugin_has_its_place() {
                  into `dnsChallenge.provider` of a certificates resolver";
     assert!(proxy.problems().iter().any(|problem| problem.contains(words)), "{:?}", proxy.problems());
     assert_eq!(proxy.status("http://a.example/").await, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_says_what_a_provider_asks_for() {
+    let folder = Folder::new();
+    folder.write("plugins/oversteps.wasm", guest("oversteps").await);
+    folder.write(
+        "routing/admin.yaml",
+        "http: {routers: {admin: {rule: \"Host(`admin.example`)\", service: api@internal}}}",
+    );
+    let proxy = Proxy::start_in(folder, &format!("{INSTALL}api: {{}}\n")).await;
+    let list = proxy.get("http://admin.example/api/plugins").await.json();
+    let plugin =
+        list.as_array().expect("a list").iter().find(|plugin| plugin["name"] == "oversteps").expect("it is listed");
+    assert_eq!((&plugin["kind"], &plugin["status"]), (&json!("dnsProvider"), &json!("enabled")));
+    let variable = |name: &str| {
+        let variables = plugin["variables"].as_array().expect("a list");
+        variables.iter().find(|variable| variable["name"] == name).cloned().unwrap_or_default()
+    };
+    assert_eq!(variable("OVERSTEPS_TOKEN"), json!({"name": "OVERSTEPS_TOKEN", "required": true, "url": false}));
+    assert_eq!(variable("OVERSTEPS_URL"), json!({"name": "OVERSTEPS_URL", "required": false, "url": true}));
+    assert_eq!(plugin["origins"][0], "https://api.example");
 }
 
 #[tokio::test]

@@ -365,6 +365,7 @@ fn plugin_json(entry: &plugin::Entry, items: &Items) -> Value {
     let sum =
         |count: fn(&plugin::Configured) -> u64| users.iter().map(|(_, configured)| count(configured)).sum::<u64>();
     let plugin = entry.plugin.as_deref();
+    let provider = plugin.filter(|plugin| plugin.kind() == plugin::Kind::DnsProvider).map(|plugin| &plugin.about);
     // Not even compiled: built in, and nothing names it.
     let unused = plugin.is_none() && entry.problem.is_none();
     let problem = entry.problem.as_ref().map(|message| json!([Problem::error("", message.as_str())]));
@@ -375,6 +376,12 @@ fn plugin_json(entry: &plugin::Entry, items: &Items) -> Value {
         "summary": plugin.map(|plugin| &plugin.about.summary),
         "sha256": plugin.map(|plugin| &plugin.sha256),
         "imports": plugin.map(|plugin| &plugin.imports),
+        "kind": plugin.map(|plugin| match plugin.kind() {
+            plugin::Kind::Middleware => "middleware",
+            plugin::Kind::DnsProvider => "dnsProvider",
+        }),
+        "variables": provider.map(|about| about.variables.iter().map(variable_json).collect::<Vec<_>>()),
+        "origins": provider.map(|about| about.origins.iter().map(ToString::to_string).collect::<Vec<_>>()),
         "status": match (plugin.is_some() || unused, entry.problem.is_some()) {
             (true, false) => "enabled",
             (true, true) => "warning",
@@ -385,6 +392,11 @@ fn plugin_json(entry: &plugin::Entry, items: &Items) -> Value {
         "calls": sum(|configured| configured.calls.load(Ordering::Relaxed)),
         "failures": sum(|configured| configured.failures.load(Ordering::Relaxed)),
     }))
+}
+
+/// What a variable is for, never what it holds.
+fn variable_json(variable: &plugin::Variable) -> Value {
+    json!({ "name": variable.name, "required": variable.required, "url": variable.url })
 }
 
 /// As Traefik lists them since 3.7, with the place where a file names each.
