@@ -1,4 +1,6 @@
-//! DNS providers as components: what they get, what they must not.
+//! DNS providers as components: what they get, what they must not, and the built-in ones against fake APIs.
+
+mod digitalocean;
 
 use std::collections::BTreeMap;
 use std::io;
