@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -84,6 +84,8 @@ pub struct EntryPoint {
     /// Whether clients' addresses are added to `X-Forwarded-For`.
     pub append_client_address: bool,
     pub paths: Paths,
+    /// Fields that middlewares see although `Connection` names them.
+    pub kept_for_middlewares: Vec<HeaderName>,
     /// What becomes of fields whose names may be taken for others'.
     pub aliases: Aliases,
     pub limits: Limits,

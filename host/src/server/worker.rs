@@ -187,6 +187,7 @@ fn entry_point(name: &str, install: &Install) -> EntryPoint {
         trust: Trust { everybody: forwarded_headers.insecure, networks: forwarded_headers.trusted_ips.clone() },
         append_client_address: !forwarded_headers.not_append_x_forwarded_for,
         paths: paths(http),
+        kept_for_middlewares: forwarded_headers.connection.clone(),
         aliases: aliases(http),
         limits: limits(transport),
         keep_alive_time_at_most: unless_zero(transport.keep_alive_max_time),
