@@ -304,6 +304,10 @@ impl Observer for Record {
     fn waits(&mut self) {
         self.client.drained();
     }
+
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.client.poll_room(context)
+    }
 }
 
 impl Drop for Record {

@@ -6,9 +6,9 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,8 +71,9 @@ pub(super) struct Activity {
     heads: AtomicU64,
     /// What an HTTP/2 client has earned by the responses that it took; see `frames`.
     earned: AtomicU64,
-    /// Whether the socket takes no more bytes.
+    /// Whether the socket takes no more bytes, and whom to wake when it does.
     is_full: AtomicBool,
+    waits_for_room: Mutex<Option<Waker>>,
     /// The connection is a tunnel now, and may be silent.
     is_tunnel: AtomicBool,
     /// No more requests are to come on this connection.
@@ -99,6 +100,7 @@ impl Activity {
             heads: AtomicU64::new(0),
             earned: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
+            waits_for_room: Mutex::default(),
             is_tunnel: AtomicBool::new(false),
             is_retired: AtomicBool::new(false),
             has_content: AtomicBool::new(false),
@@ -183,6 +185,24 @@ impl Activity {
 
     pub(super) fn is_full(&self) -> bool {
         self.is_full.load(Ordering::Relaxed)
+    }
+
+    /// Ready when the socket takes bytes.
+    pub(super) fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
+        if !self.is_full() {
+            return Poll::Ready(());
+        }
+        let mut waits = self.waits_for_room.lock().unwrap_or_else(PoisonError::into_inner);
+        *waits = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    fn has_room(&self) {
+        self.is_full.store(false, Ordering::Relaxed);
+        let waits = self.waits_for_room.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waits {
+            waker.wake();
+        }
     }
 
     pub(super) fn age(&self) -> Duration {
@@ -332,7 +352,7 @@ impl Timed {
     fn took(&mut self) {
         if self.full_since.take().is_some() {
             self.is_settled = false;
-            self.activity.is_full.store(false, Ordering::Relaxed);
+            self.activity.has_room();
         }
     }
 
