@@ -14,6 +14,7 @@ mod io;
 mod pace;
 mod request_line;
 mod stream;
+mod turns;
 mod watched;
 
 use std::cell::{Cell, RefCell};
@@ -388,10 +389,21 @@ where
     builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     builder.max_send_buf_size(SEND_BUFFER);
     builder.max_local_error_reset_streams(BROKEN_STREAMS_AT_MOST);
-    let requests = service_fn(move |request| {
-        let client = Watched::Http2(Arc::clone(&served.activity), streams.begin(&request));
-        // Its many kilobytes are not moved about with the stream's task, and not kept for a client that takes its time.
-        Box::pin(exchange::answer(Rc::clone(&served), request, client))
+    let requests = service_fn(move |mut request| {
+        let stream = streams.begin(&request);
+        let has_turn = stream.has_turn();
+        if !has_turn {
+            head::compact(request.headers_mut());
+        }
+        let served = Rc::clone(&served);
+        async move {
+            if !has_turn {
+                stream.turn().await;
+            }
+            let client = Watched::Http2(Arc::clone(&served.activity), stream);
+            // Its many kilobytes are not moved about with the stream's task, and not kept for a client that takes its time.
+            Box::pin(exchange::answer(served, request, client)).await
+        }
     });
     let mut connection = pin!(builder.serve_connection(stream, requests));
     if let Some(ended) = until_draining(connection.as_mut(), &mut draining, || activity.is_retired()).await {

@@ -38,7 +38,7 @@ impl Watched {
     pub(super) fn sent(&self, bytes: usize) {
         if let Self::Http2(activity, stream) = self {
             activity.earns(bytes);
-            stream.sent();
+            stream.sent(bytes);
         }
     }
 
