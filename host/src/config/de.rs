@@ -130,6 +130,12 @@ pub(super) fn field_names<'de, D: de::Deserializer<'de>>(deserializer: D) -> Res
     texts.iter().map(name).collect()
 }
 
+/// For megabytes, without a unit.
+pub(super) fn megabytes<'de, D: de::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    scalar::megabytes(&text).map_err(de::Error::custom)
+}
+
 /// For lists of status codes: `404`, `500-599`.
 pub(super) fn status_codes<'de, D>(deserializer: D) -> Result<Vec<RangeInclusive<u16>>, D::Error>
 where

@@ -548,5 +548,6 @@ pub struct Limits {
     pub connections_per_client: usize,
     /// Megabytes of memory; 0: what the container has. From 90 % on connections are not kept, from 95 % on requests are
     /// answered with 503.
+    #[serde(deserialize_with = "de::megabytes")]
     pub memory: u64,
 }
