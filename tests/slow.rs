@@ -261,6 +261,29 @@ async fn hasty(backend: &Backend) -> Proxy {
     Proxy::start(&install, &[("a.yaml", &route("a", &backend.url()))]).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_opens_byte_by_byte_is_no_open_window() {
+    const WINDOW_UPDATE: u8 = 8;
+
+    let backend = Backend::saying("hello, hello, hello, hello").await;
+    let proxy = with_deadline("send", &backend).await;
+    let mut connection = Connection::open(connect(proxy.address("web")).await, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    let head = http2::request("GET", "a.example", "/");
+    connection.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &head)).await;
+    assert_eq!(connection.receive_kind(HEADERS).await.expect("an answer").stream, 1);
+    let begun = Instant::now();
+    let (mut reads, mut writes) = connection.0.into_split();
+    let dripping = tokio::spawn(async move {
+        let mut ticks = interval(LIMIT / 4);
+        while writes.write_all(&frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])).await.is_ok() {
+            ticks.tick().await;
+        }
+    });
+    end(&mut reads).await;
+    assert!(is_in_time(begun.elapsed()), "{:?}", begun.elapsed());
+    dripping.abort();
+}
+
 fn gets(count: u32) -> Vec<u8> {
     let head = http2::request("GET", "a.example", "/");
     (0..count).flat_map(|number| frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &head)).collect()

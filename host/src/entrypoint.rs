@@ -15,6 +15,7 @@ mod pace;
 mod request_line;
 mod stream;
 mod turns;
+mod unfinished;
 mod watched;
 
 use std::cell::{Cell, RefCell};
@@ -51,6 +52,7 @@ use self::inspected::Inspected;
 use self::io::{Activity, Timed};
 use self::request_line::RequestLines;
 use self::stream::Streams;
+use self::unfinished::{Outgoing, Unfinished};
 use self::watched::Watched;
 use crate::http::{Causes, Connection, TlsSession};
 use crate::middleware::Resources;
@@ -331,7 +333,10 @@ impl Connecting {
         let activity = Arc::clone(&served.activity);
         let ended = match speaks {
             Speaks::Http2 => {
-                serve_http2(TokioIo::new(Inspected::new(stream, frames::counting(activity))), served, draining).await
+                let unfinished = Unfinished::new(Arc::clone(&activity));
+                let stream = Outgoing::new(stream, unfinished.clone(), Arc::clone(&activity));
+                let look = frames::counting(activity, unfinished);
+                serve_http2(TokioIo::new(Inspected::new(stream, look)), served, draining).await
             }
             Speaks::Http1 | Speaks::Tls => {
                 let mut lines = RequestLines::new(activity);

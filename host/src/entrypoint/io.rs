@@ -71,6 +71,10 @@ pub(super) struct Activity {
     heads: AtomicU64,
     /// What an HTTP/2 client has earned by the responses that it took; see `frames`.
     earned: AtomicU64,
+    /// Streams of HTTP/2 whose responses have not been written to the last byte, and how many bytes of content have been
+    /// written at all.
+    unfinished: AtomicUsize,
+    content: AtomicU64,
     /// Whether the socket takes no more bytes, and whom to wake when it does.
     is_full: AtomicBool,
     waits_for_room: Mutex<Option<Waker>>,
@@ -99,6 +103,8 @@ impl Activity {
             head_open: AtomicBool::new(false),
             heads: AtomicU64::new(0),
             earned: AtomicU64::new(0),
+            unfinished: AtomicUsize::new(0),
+            content: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             waits_for_room: Mutex::default(),
             is_tunnel: AtomicBool::new(false),
@@ -187,6 +193,14 @@ impl Activity {
         self.is_full.load(Ordering::Relaxed)
     }
 
+    pub(super) fn has_unfinished(&self, streams: usize) {
+        self.unfinished.store(streams, Ordering::Relaxed);
+    }
+
+    pub(super) fn wrote_content(&self, bytes: usize) {
+        self.content.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     /// Ready when the socket takes bytes.
     pub(super) fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
         if !self.is_full() {
@@ -225,7 +239,11 @@ impl Activity {
         }
         let next = self.requests() + 1;
         if self.is_http2.load(Ordering::Relaxed) {
-            return Stage::NextStream(next);
+            return match self.unfinished.load(Ordering::Relaxed) {
+                0 => Stage::NextStream(next),
+                // A byte now and then is nothing: 4 KiB in half a minute are less than the slowest of modems had.
+                _ => Stage::LastPieces(self.content.load(Ordering::Relaxed) >> 12),
+            };
         }
         if next == 1 || begun == next { Stage::Head(next) } else { Stage::NextRequest(next) }
     }
@@ -249,6 +267,8 @@ enum Stage {
     Body(u64),
     NextRequest(u64),
     NextStream(u64),
+    /// The client is to make room for the rest of responses; with how much it has taken.
+    LastPieces(u64),
     /// It has done its part.
     Ours,
 }
@@ -322,6 +342,10 @@ impl Timed {
             Stage::Head(_) => limits.head,
             Stage::NextRequest(_) => limits.idle,
             Stage::NextStream(_) => limits.http2_idle,
+            Stage::LastPieces(_) => match limits.send {
+                Some(Sending::Stalled(limit) | Sending::Whole(limit)) => Some(limit),
+                None => limits.http2_idle,
+            },
         };
         limit.map(|limit| self.since + limit)
     }
