@@ -290,6 +290,8 @@ pub(super) struct Timed {
     /// When the socket took no more bytes, and whether it has been asked again since.
     full_since: Option<Instant>,
     is_settled: bool,
+    /// The room is used up that was there without the client.
+    uses_up: bool,
     _ticket: Ticket,
 }
 
@@ -307,6 +309,7 @@ impl Timed {
             pace: Pace::default(),
             full_since: None,
             is_settled: false,
+            uses_up: false,
             _ticket: ticket,
         }
     }
@@ -363,11 +366,16 @@ impl Timed {
     /// begin here.
     fn wrote(&mut self, context: &mut Context<'_>) {
         let stage = self.activity.stage(self.begun);
-        if stage == self.stage || !matches!(stage, Stage::NextRequest(_)) {
+        let limit = match stage {
+            Stage::NextRequest(_) => self.activity.limits.idle,
+            Stage::NextStream(_) => self.activity.limits.http2_idle,
+            _ => return,
+        };
+        if stage == self.stage {
             return;
         }
         self.enter(stage);
-        if let Some(limit) = self.activity.limits.idle {
+        if let Some(limit) = limit {
             // It has just begun: it cannot be over.
             let _ = self.alarm.poll(context, self.since + limit);
         }
@@ -382,6 +390,12 @@ impl Timed {
 
     /// The socket takes no more for the moment. Ready when that has lasted too long, or if it does take `bytes` after all.
     fn poll_full(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.uses_up {
+            if let Ok(count) = SockRef::from(&self.socket).send(bytes) {
+                return Poll::Ready(Ok(count));
+            }
+            self.uses_up = false;
+        }
         self.activity.is_full.store(true, Ordering::Relaxed);
         let since = *self.full_since.get_or_insert_with(Instant::now);
         if self.activity.is_tunnel.load(Ordering::Relaxed) {
@@ -400,6 +414,7 @@ impl Timed {
                 let soon = limit.min(SETTLED);
                 ready!(self.alarm.poll(context, since + if self.is_settled { limit } else { soon }));
                 if let Ok(count) = SockRef::from(&self.socket).send(bytes) {
+                    self.uses_up = true;
                     self.took();
                     return Poll::Ready(Ok(count));
                 }
