@@ -117,8 +117,10 @@ impl Stream {
     pub(super) async fn turn(&self) {
         let since = Instant::now();
         self.waits.set(Some(Wait { since, look_at: since + turns::PATIENCE }));
+        self.turns.waits(true);
         let turn = self.turns.wait(self.room).await;
         self.turn.set(turn);
+        self.turns.waits(false);
         self.waits.set(None);
     }
 
@@ -197,6 +199,9 @@ impl Drop for Stream {
         if self.counts_as_stalled.get() {
             self.turns.stalls(self.room, false);
         }
+        if self.waits.get().is_some() {
+            self.turns.waits(false);
+        }
     }
 }
 
@@ -256,6 +261,10 @@ impl Deadlines {
             let Some(deadline) = deadline.chain(look).min() else { return Poll::Pending };
             ready!(self.alarm.poll(context, deadline));
             if self.stream.looks() {
+                if self.stream.turns.are_too_many() {
+                    tracing::debug!("a stream was reset: its client takes nothing, and too many wait");
+                    return Poll::Ready(());
+                }
                 continue;
             }
             // A socket that is full holds up every stream, and has its own deadline.

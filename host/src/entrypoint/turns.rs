@@ -3,7 +3,7 @@
 //!
 //! A stream whose request is at a server costs many times what one costs that waits, and a client that keeps its window
 //! closed could hold all of them. So a connection has room for a few, and for more with what its client takes of
-//! responses. Where the server is what takes long, streams wait for a moment only. `stream` calls it; it never refuses.
+//! responses. Where the server is what takes long, streams wait for a moment only. `stream` calls it; it refuses no request.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -24,6 +24,9 @@ const PIECE: usize = 256;
 /// What they may hold when it has taken much.
 const AT_MOST: usize = 64 << 10;
 
+/// So many streams of a client that takes nothing may wait.
+const WAITING_AT_MOST: usize = 100;
+
 /// After so long there is made room for a stream that waits, unless its client is what it waits for.
 pub(super) const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -36,6 +39,8 @@ pub(super) struct Turns {
     taken: Cell<u64>,
     /// KiB of streams whose responses wait for the client.
     stalled: Cell<usize>,
+    /// Streams that wait for room.
+    waiting: Cell<usize>,
 }
 
 /// The room that a stream takes, for as long as it is there.
@@ -48,6 +53,7 @@ impl Turns {
             size: Cell::new(AT_FIRST),
             taken: Cell::new(0),
             stalled: Cell::new(0),
+            waiting: Cell::new(0),
         }
     }
 
@@ -80,6 +86,17 @@ impl Turns {
     /// Whether the client is what the streams wait for.
     pub(super) const fn is_held_up(&self) -> bool {
         self.stalled.get() * 2 > self.size.get()
+    }
+
+    /// A stream begins to wait for room, or waits no longer.
+    pub(super) fn waits(&self, waits: bool) {
+        let waiting = self.waiting.get();
+        self.waiting.set(if waits { waiting + 1 } else { waiting - 1 });
+    }
+
+    /// Whether more streams wait for the client than may.
+    pub(super) const fn are_too_many(&self) -> bool {
+        self.is_held_up() && self.waiting.get() > WAITING_AT_MOST
     }
 
     /// Takes room where there is some at once.
@@ -138,8 +155,12 @@ mod tests {
         assert!(turns.is_held_up());
         turns.takes(4096);
         assert!(!turns.is_held_up());
-        turns.stalls(AT_FIRST / 2 + 1, false);
-        assert_eq!(turns.stalled.get(), 0);
+        (0..=WAITING_AT_MOST).for_each(|_| turns.waits(true));
+        assert!(!turns.are_too_many());
+        turns.stalls(4096, true);
+        assert!(turns.are_too_many());
+        turns.waits(false);
+        assert!(!turns.are_too_many());
     }
 
     #[test]
