@@ -266,7 +266,9 @@ enum Speaks {
 
 impl Connecting {
     async fn serve(self, stream: TcpStream, ticket: Ticket) {
-        match self.open(stream, ticket).await {
+        // What a handshake or a request needs for a moment is not kept with connections that are idle.
+        let opened = Box::pin(self.open(stream, ticket)).await;
+        match opened {
             Ok(Opened::Plain(socket, speaks)) => {
                 let activity = Arc::clone(socket.activity());
                 self.serve_http(socket, activity, speaks, None).await;
@@ -336,7 +338,7 @@ impl Connecting {
                 let unfinished = Unfinished::new(Arc::clone(&activity));
                 let stream = Outgoing::new(stream, unfinished.clone(), Arc::clone(&activity));
                 let look = frames::counting(activity, unfinished);
-                serve_http2(TokioIo::new(Inspected::new(stream, look)), served, draining).await
+                Box::pin(serve_http2(TokioIo::new(Inspected::new(stream, look)), served, draining)).await
             }
             Speaks::Http1 | Speaks::Tls => {
                 let mut lines = RequestLines::new(activity);
@@ -371,7 +373,7 @@ where
     builder.max_buf_size(served.entry_point.header_bytes_at_most.max(8 << 10));
     let requests = service_fn(|request| {
         let client = Watched::Http1(Arc::clone(&served.activity));
-        exchange::answer(Rc::clone(&served), request, client)
+        Box::pin(exchange::answer(Rc::clone(&served), request, client))
     });
     let mut connection = pin!(builder.serve_connection(stream, requests).with_upgrades());
     if let Some(ended) = until_draining(connection.as_mut(), &mut draining, || false).await {
