@@ -129,10 +129,15 @@ impl Stream {
     fn looks(&self) -> bool {
         let now = Instant::now();
         let Some(wait) = self.waits.get().filter(|wait| wait.look_at <= now) else { return false };
-        if !self.turns.is_held_up() {
-            self.turns.grow(self.room);
-        }
-        self.waits.set(Some(Wait { look_at: now + (now - wait.since), ..wait }));
+        let look_at = match self.turns.is_held_up() {
+            // The client comes forward with room, or does not.
+            true => now + (now - wait.since),
+            false => {
+                self.turns.double(now);
+                now + turns::PATIENCE
+            }
+        };
+        self.waits.set(Some(Wait { look_at, ..wait }));
         true
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// What a request holds besides its fields, in KiB: buffers of the connection to its server, above all.
 const OF_A_REQUEST: usize = 32;
@@ -27,7 +28,8 @@ const AT_MOST: usize = 64 << 10;
 /// So many streams of a client that takes nothing may wait.
 const WAITING_AT_MOST: usize = 100;
 
-/// After so long there is made room for a stream that waits, unless its client is what it waits for.
+/// Each time that streams have waited for so long there is made as much room again, unless their client is what they wait
+/// for. Room for all of them at once would let everything in before it shows whether the client takes anything.
 pub(super) const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The room of one connection.
@@ -41,6 +43,8 @@ pub(super) struct Turns {
     stalled: Cell<usize>,
     /// Streams that wait for room.
     waiting: Cell<usize>,
+    /// When room was made for streams that waited for a server.
+    doubled: Cell<Option<Instant>>,
 }
 
 /// The room that a stream takes, for as long as it is there.
@@ -54,6 +58,7 @@ impl Turns {
             taken: Cell::new(0),
             stalled: Cell::new(0),
             waiting: Cell::new(0),
+            doubled: Cell::new(None),
         }
     }
 
@@ -61,11 +66,19 @@ impl Turns {
     pub(super) fn takes(&self, bytes: usize) {
         let before = self.taken.replace(self.taken.get() + bytes.max(PIECE) as u64);
         let more = usize::try_from((self.taken.get() >> 10) - (before >> 10)).unwrap_or(AT_MOST);
-        self.grow(more.min(AT_MOST.saturating_sub(self.size.get())));
+        self.grow(more);
     }
 
-    /// Makes more room, in KiB.
-    pub(super) fn grow(&self, more: usize) {
+    /// A server is what streams wait for.
+    pub(super) fn double(&self, now: Instant) {
+        if self.doubled.get().is_none_or(|before| now >= before + PATIENCE) {
+            self.doubled.set(Some(now));
+            self.grow(self.size.get());
+        }
+    }
+
+    fn grow(&self, more: usize) {
+        let more = more.min(AT_MOST.saturating_sub(self.size.get()));
         if more > 0 {
             self.size.set(self.size.get() + more);
             self.room.add_permits(more);
@@ -145,6 +158,15 @@ mod tests {
         assert!(turns.take(OF_A_REQUEST).is_some());
         turns.takes(1 << 40);
         assert_eq!(turns.size.get(), AT_MOST);
+    }
+
+    #[test]
+    fn room_is_doubled_now_and_then_where_servers_are_slow() {
+        let (turns, now) = (Turns::new(), Instant::now());
+        for after in [0, 1, 49, 50, 99] {
+            turns.double(now + Duration::from_millis(after));
+        }
+        assert_eq!(turns.size.get(), 4 * AT_FIRST);
     }
 
     #[test]
