@@ -3,6 +3,14 @@
 //! `server` starts it and tells it what routers want; `entrypoint` and `admin` ask it for the answers to challenges. It
 //! runs on the control runtime alone, and serves nothing itself.
 
+pub mod account;
+pub mod challenge;
+pub mod client;
 mod clock;
+pub mod failure;
+pub mod key;
+pub mod order;
+pub mod renewal_info;
+mod session;
 
 pub use self::clock::Clock;
