@@ -9,6 +9,8 @@ pub mod client;
 mod clock;
 pub mod failure;
 pub mod key;
+#[cfg(test)]
+pub mod mock;
 pub mod order;
 pub mod renewal_info;
 mod session;

@@ -6,6 +6,8 @@
 mod authorize;
 mod chain;
 mod issue;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::IpAddr;
