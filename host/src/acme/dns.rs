@@ -5,10 +5,12 @@
 
 mod address;
 mod exchange;
+mod rfc2136;
 #[cfg(test)]
 pub mod server;
 #[cfg(test)]
 mod tests;
+mod tsig;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -24,6 +26,8 @@ use tokio::task::JoinSet;
 
 use self::address::Address;
 use self::exchange::{Transport, Trouble};
+
+pub use self::rfc2136::{Rfc2136, UpdateError};
 
 /// CNAMEs in a row, as many as lego follows.
 const ALIASES: usize = 50;
