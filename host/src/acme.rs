@@ -7,6 +7,8 @@ mod clock;
 #[cfg_attr(not(test), expect(dead_code, reason = "no resolver uses it yet"))]
 mod dns;
 #[cfg_attr(not(test), expect(dead_code, reason = "no resolver uses it yet"))]
+mod dns01;
+#[cfg_attr(not(test), expect(dead_code, reason = "no resolver uses it yet"))]
 mod journal;
 
 pub use self::clock::Clock;
