@@ -4,5 +4,11 @@
 //! runs on the control runtime alone, and serves nothing itself.
 
 mod clock;
+#[cfg_attr(not(test), expect(dead_code, reason = "no resolver uses it yet"))]
+mod file;
+#[cfg_attr(not(test), expect(dead_code, reason = "no resolver uses it yet"))]
+mod name;
+#[cfg_attr(not(test), expect(dead_code, reason = "no resolver uses it yet"))]
+mod storage;
 
 pub use self::clock::Clock;
