@@ -10,5 +10,7 @@ mod file;
 mod name;
 #[cfg_attr(not(test), expect(dead_code, reason = "no resolver uses it yet"))]
 mod storage;
+#[cfg_attr(not(test), expect(dead_code, reason = "no resolver uses it yet"))]
+mod wanted;
 
 pub use self::clock::Clock;
