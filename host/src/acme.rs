@@ -9,6 +9,10 @@ mod file;
 #[cfg_attr(not(test), expect(dead_code, reason = "no resolver uses it yet"))]
 mod name;
 #[cfg_attr(not(test), expect(dead_code, reason = "no resolver uses it yet"))]
+mod schedule;
+#[cfg_attr(not(test), expect(dead_code, reason = "no resolver uses it yet"))]
+mod state;
+#[cfg_attr(not(test), expect(dead_code, reason = "no resolver uses it yet"))]
 mod storage;
 #[cfg_attr(not(test), expect(dead_code, reason = "no resolver uses it yet"))]
 mod wanted;
