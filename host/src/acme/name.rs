@@ -67,7 +67,7 @@ impl Name {
             return Some("is in a domain of private or special use");
         }
         if !name.contains('.') {
-            return Some("is a name of the local network: it has no dot");
+            return Some("has no dot");
         }
         name.split('.').find_map(label_reason)
     }

@@ -23,7 +23,7 @@ pub(super) struct Document(Object);
 pub(crate) struct Account {
     /// The URL of the authority's directory.
     pub(crate) directory: String,
-    /// JSON with the account's URL and its private key.
+    /// The account's URL and its private key: JSON as the ACME client has it, and secret.
     pub(crate) credentials: String,
 }
 
@@ -104,7 +104,10 @@ impl Document {
         let Json::Object(resolver) = self.0.find(resolver)? else { return None };
         let Json::Object(account) = resolver.find(OWN_ACCOUNT)? else { return None };
         let directory = account.find("directory")?.as_str()?.to_owned();
-        let credentials = serde_json::to_string(account.find("credentials")?).ok()?;
+        let credentials = match account.find("credentials")? {
+            Json::String(text) => text.clone(),
+            json => serde_json::to_string(json).ok()?,
+        };
         Some(Account { directory, credentials })
     }
 

@@ -186,7 +186,7 @@ fn what_cannot_be_had_is_left_out_and_told_with_its_router() {
         (
             letsencrypt(ALL, ""),
             "printer",
-            format!("no certificate is ordered for `printer`: it is a name of the local network: it has no dot, {unsigned}"),
+            format!("no certificate is ordered for `printer`: it has no dot, {unsigned}"),
         ),
         (
             letsencrypt(ALL, ""),
