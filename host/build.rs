@@ -1,6 +1,6 @@
-//! Builds the middlewares of `plugins/` into WebAssembly components and lists them in `$OUT_DIR/builtins.rs`, which the
-//! host includes: a slice of name and bytes. A nested cargo does the work, in a target directory of its own that all
-//! profiles of the host share.
+//! Builds the middlewares and DNS providers of `plugins/` into WebAssembly components and lists them in
+//! `$OUT_DIR/builtins.rs`, which the host includes: a slice of name and bytes. A nested cargo does the work, in a target
+//! directory of its own that all profiles of the host share.
 
 use std::env;
 use std::error::Error;

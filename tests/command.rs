@@ -149,9 +149,16 @@ async fn plugins_are_listed() {
     let ended = run(folder.root(), &["plugins", "--configFile=install.yaml"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
     for part in [
-        "stamps 1.0.0 (plugins/stamps.wasm)\n  Marks requests and responses with its version\n  may use: nothing\n",
-        &format!("basicAuth {} (built-in)\n", env!("CARGO_PKG_VERSION")),
+        "stamps 1.0.0 (middleware, plugins/stamps.wasm)\n  Marks requests and responses with its version\n  may use: nothing\n",
+        &format!("basicAuth {} (middleware, built-in)\n", env!("CARGO_PKG_VERSION")),
         "  may use: random\n",
+        &format!(
+            "digitalocean {} (DNS provider, built-in)\n  Adds and deletes TXT records at DigitalOcean\n  \
+             may use: log, clock, timer, secrets, fetch\n  needs the variables: DO_AUTH_TOKEN\n  \
+             knows the variables: DO_API_URL, DO_TTL, DO_PROPAGATION_TIMEOUT, DO_POLLING_INTERVAL, DO_HTTP_TIMEOUT\n  \
+             may reach: https://api.digitalocean.com; or what DO_API_URL says\n",
+            env!("CARGO_PKG_VERSION")
+        ),
         "Plugins are found in `plugins`, by their file names.\n",
     ] {
         assert!(ended.stdout.contains(part), "{part} in {}", ended.stdout);
@@ -159,7 +166,7 @@ async fn plugins_are_listed() {
     folder.write("plugins/stamps.wasm", guest("fetches").await);
     let ended = run(folder.root(), &["plugins", "--configFile=install.yaml"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
-    let error = "stamps - (plugins/stamps.wasm)\n  error: it imports `weir:plugin/fetch`, which this version of weir does not offer yet\n";
+    let error = "stamps - (plugins/stamps.wasm)\n  error: it imports `weir:plugin/fetch`, which this version of weir does not offer to a middleware yet\n";
     assert!(ended.stderr.contains(error), "{}", ended.stderr);
 }
 

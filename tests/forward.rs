@@ -71,6 +71,26 @@ async fn forwarding_fields_of_a_trusted_proxy() {
     assert_eq!(backend.last().header("x-forwarded-for"), "127.0.0.1");
 }
 
+/// Traefik's `forwardedHeaders.connection`. Rules see what middlewares see.
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_that_are_kept_for_middlewares_end_before_the_server() {
+    let backend = Backend::saying("hello").await;
+    let kept = "\"127.0.0.1:0\", forwardedHeaders: {connection: [x-kept]}";
+    let routes = route("a", &backend.url()).replace("Host(`a.example`)", "Host(`a.example`) && Header(`X-Kept`, `1`)");
+    assert!(routes.contains("X-Kept"), "{routes}");
+    let proxy = Proxy::start(&INSTALL.replacen("\"127.0.0.1:0\"", kept, 1), &[("a.yaml", &routes)]).await;
+    assert_eq!(proxy.warnings, [""; 0]);
+    for connection in ["X-Kept, X-Gone", "close, x-gone,X-KEPT", "x-gone"] {
+        let request = Request::get("http://a.example/").header("connection", connection);
+        let reply = proxy.send(request.header("x-kept", "1").header("x-gone", "1").header("x-other", "1")).await;
+        assert_eq!(reply.said(), (200, "hello"), "{connection}");
+        let seen = backend.last();
+        let kept = if connection == "x-gone" { "1" } else { "" };
+        let fields = ["x-kept", "x-gone", "connection", "x-other"].map(|name| seen.header(name));
+        assert_eq!(fields, [kept, "", "", "1"], "{connection}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_of_one_connection_stay_on_it() {
     let backend = Backend::start(async |_| {

@@ -1,6 +1,7 @@
 //! Weir as its users meet it: a proxy between clients and servers, each test with its own. `support` holds them.
 
 mod access_log;
+mod acme;
 mod admin;
 mod architecture;
 mod article;
@@ -17,6 +18,7 @@ mod load_balancing;
 mod middlewares;
 mod ntlm;
 mod plugins;
+mod providers;
 mod reload;
 mod routing;
 mod servers;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use http::Request;
 
 use crate::support::backend::Backend;
+use crate::support::client::raw;
 use crate::support::folder::Folder;
 use crate::support::proxy::{INSTALL, Proxy};
 use crate::support::route;
@@ -306,6 +307,38 @@ async fn paths_and_addresses() {
     assert_eq!(proxy.status("http://a.example/new/x").await, 200);
 }
 
+/// An IPv4 client of a listener for both families has an IPv6 address in which its own is mapped (RFC 4291, section
+/// 2.5.5.2).
+#[tokio::test(flavor = "multi_thread")]
+async fn ip_allow_list_knows_an_address_in_each_form() {
+    let backend = Backend::saying("in").await;
+    let install = INSTALL.replacen("127.0.0.1:0", "[::]:0", 1);
+    for (ranges, ipv4, ipv6) in [
+        ("[127.0.0.1]", 200, 403),
+        ("[127.0.0.0/8]", 200, 403),
+        ("[\"::ffff:127.0.0.1\"]", 200, 403),
+        ("[\"::ffff:7f00:1/128\"]", 200, 403),
+        ("[\"::ffff:127.0.0.0/104\"]", 200, 403),
+        ("[\"::1\"]", 403, 200),
+        ("[\"0:0:0:0:0:0:0:0001\"]", 403, 200),
+        ("[\"::/0\"]", 403, 200),
+        ("[0.0.0.0/0]", 200, 403),
+    ] {
+        let routes = format!(
+            "{}  middlewares:\n    listed: {{ipAllowList: {{sourceRange: {ranges}}}}}\n",
+            route("a", &backend.url()).replace("service: a}", "service: a, middlewares: [listed]}")
+        );
+        let proxy = Proxy::start(&install, &[("a.yaml", &routes)]).await;
+        assert_eq!(proxy.problems(), [""; 0], "{ranges}");
+        let port = proxy.address("web").port();
+        for (client, expected) in [("127.0.0.1", ipv4), ("::1", ipv6)] {
+            let address = (client.parse::<std::net::IpAddr>().expect("an address"), port).into();
+            let reply = raw(address, "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n").await;
+            assert!(reply.starts_with(&format!("HTTP/1.1 {expected} ")), "{client} in {ranges}: {reply}");
+        }
+    }
+}
+
 /// Whatever a middleware lacks, its routers are closed and nothing reaches the server (CVE-2026-54762).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_middleware_that_cannot_do_its_work_closes_its_routers() {
@@ -335,6 +368,8 @@ async fn a_middleware_that_cannot_do_its_work_closes_its_routers() {
         "{ipAllowList: {sourceRange: []}}",
         "{ipAllowList: {sourceRange: [127.0.0.1/33]}}",
         "{ipAllowList: {sourceRange: [127.0.0.01]}}",
+        "{ipAllowList: {sourceRange: [\"::ffff:127.0.0.01\"]}}",
+        "{ipAllowList: {sourceRange: [\"fe80::1%lo\"]}}",
         "{ipAllowList: {sourceRange: [127.0.0.1], ipStrategy: {depth: 1}}}",
         "{redirectRegex: {regex: \"(\", replacement: /}}",
         "{stripPrefix: {prefixes: {a: b}}}",

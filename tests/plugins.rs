@@ -119,7 +119,10 @@ async fn a_broken_file_keeps_the_old_version_and_says_why() {
         (&core_module[..], "it is a core WebAssembly module and not a component: build it for wasm32-wasip2"),
         (&stamps[..stamps.len() / 2], "compiling it"),
         (b"", "it is not WebAssembly, or not all of it has been copied yet"),
-        (&guest("fetches").await, "it imports `weir:plugin/fetch`, which this version of weir does not offer yet"),
+        (
+            &guest("fetches").await,
+            "it imports `weir:plugin/fetch`, which this version of weir does not offer to a middleware yet",
+        ),
     ] {
         proxy.folder.write("plugins/stamps.wasm", bytes);
         let says = |plugin: &Value| plugin["problems"][0]["message"].as_str().unwrap_or_default().to_owned();
@@ -146,7 +149,10 @@ async fn a_plugin_that_never_was_good_closes_its_route() {
     let plugin = listed(&proxy, "fetches").await;
     assert_eq!(plugin["status"], "disabled");
     let message = plugin["problems"][0]["message"].as_str().expect("a message");
-    assert_eq!(message, "it imports `weir:plugin/fetch`, which this version of weir does not offer yet");
+    assert_eq!(
+        message,
+        "it imports `weir:plugin/fetch`, which this version of weir does not offer to a middleware yet"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,11 @@
 //! Clients that take their time, by intent or by accident: each is let go after its deadline, and nobody else is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Barrier;
 use tokio::time::{Instant, interval, sleep};
 
 use crate::support::backend::Backend;
@@ -257,6 +259,83 @@ async fn hasty(backend: &Backend) -> Proxy {
     let deadlines = names.map(|name| format!("{name}: {}ms", LIMIT.as_millis())).join(", ");
     let install = install(&format!("deadlines: {{{deadlines}}}"));
     Proxy::start(&install, &[("a.yaml", &route("a", &backend.url()))]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_opens_byte_by_byte_is_no_open_window() {
+    const WINDOW_UPDATE: u8 = 8;
+
+    let backend = Backend::saying("hello, hello, hello, hello").await;
+    let proxy = with_deadline("send", &backend).await;
+    let mut connection = Connection::open(connect(proxy.address("web")).await, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    let head = http2::request("GET", "a.example", "/");
+    connection.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &head)).await;
+    assert_eq!(connection.receive_kind(HEADERS).await.expect("an answer").stream, 1);
+    let begun = Instant::now();
+    let (mut reads, mut writes) = connection.0.into_split();
+    let dripping = tokio::spawn(async move {
+        let mut ticks = interval(LIMIT / 4);
+        while writes.write_all(&frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])).await.is_ok() {
+            ticks.tick().await;
+        }
+    });
+    end(&mut reads).await;
+    assert!(is_in_time(begun.elapsed()), "{:?}", begun.elapsed());
+    dripping.abort();
+}
+
+fn gets(count: u32) -> Vec<u8> {
+    let head = http2::request("GET", "a.example", "/");
+    (0..count).flat_map(|number| frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &head)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_who_takes_nothing_wait_for_their_turn() {
+    let backend = Backend::saying("hello").await;
+    let proxy = with_deadline("idle", &backend).await;
+    let mut connection = Connection::open(connect(proxy.address("web")).await, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    connection.send(&gets(100)).await;
+    assert!(connection.receive_kind(HEADERS).await.is_some(), "the first have their turn");
+    sleep(LIMIT).await;
+    let begun = backend.seen().len();
+    assert!((1..20).contains(&begun), "{begun} of 100");
+    connection.send(&http2::settings(&[(INITIAL_WINDOW_SIZE, 65_535)])).await;
+    for _ in 1..100 {
+        assert!(connection.receive_kind(HEADERS).await.is_some(), "the others come after them");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_wait_for_their_turn_for_as_long_as_for_room() {
+    let backend = Backend::saying("hello").await;
+    let proxy = with_deadline("send", &backend).await;
+    let mut connection = Connection::open(connect(proxy.address("web")).await, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    connection.send(&gets(30)).await;
+    for _ in 0..30 {
+        assert!(connection.receive_kind(RST_STREAM).await.is_some(), "the connection goes on");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_streams_may_wait_for_a_server() {
+    const MANY: u32 = 100;
+
+    // None is answered before all are there.
+    let all = Arc::new(Barrier::new(MANY as usize));
+    let backend = Backend::start(move |_| {
+        let all = Arc::clone(&all);
+        async move {
+            all.wait().await;
+            http::Response::new(crate::support::full("hello"))
+        }
+    })
+    .await;
+    let proxy = with_deadline("idle", &backend).await;
+    let mut connection = Connection::open(connect(proxy.address("web")).await, &[]).await;
+    connection.send(&gets(MANY)).await;
+    for _ in 0..MANY {
+        assert!(connection.receive_kind(HEADERS).await.is_some(), "an answer");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

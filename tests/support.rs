@@ -4,9 +4,14 @@
 pub(crate) mod backend;
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod digitalocean;
+#[path = "../host/src/acme/dns/server.rs"]
+#[expect(dead_code, unreachable_pub, reason = "it is that of the unit tests, which need all of it")]
+pub(crate) mod dns;
 pub(crate) mod folder;
 pub(crate) mod guests;
 pub(crate) mod http2;
+pub(crate) mod pebble;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod strict;

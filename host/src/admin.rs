@@ -1,9 +1,11 @@
-//! The internal services: `api@internal`, `dashboard@internal`, `ping@internal`, `whoami@internal`, `noop@internal`.
+//! The internal services: `api@internal`, `dashboard@internal`, `ping@internal`, `whoami@internal`, `acme-http@internal`,
+//! `noop@internal`.
 //!
 //! Routers reach them like any other service, so that rules and basic auth apply to them. They answer from the live
 //! snapshot and change nothing.
 
 mod api;
+mod certificates;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use http::header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 
+use crate::acme::Acme;
 use crate::config::Install;
 use crate::http::{Request, Response, plain_text};
 use crate::service::Internal;
@@ -22,8 +25,12 @@ use crate::snapshot::Snapshot;
 const DASHBOARD: &str = include_str!("admin/dashboard.html");
 const DASHBOARD_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// Where CAs look for the proof of HTTP-01.
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
+
 /// Answers for the internal services.
 pub struct Admin {
+    pub acme: Arc<Acme>,
     pub live: Arc<ArcSwap<Snapshot>>,
     pub install: Arc<Install>,
     pub started: Timestamp,
@@ -39,6 +46,7 @@ impl Admin {
             Internal::Dashboard => self.dashboard(request.head.uri.path()),
             Internal::Ping => self.ping(),
             Internal::Whoami => self.whoami(request),
+            Internal::Acme => self.challenge(request),
             Internal::Noop => plain_text(StatusCode::IM_A_TEAPOT, "I'm a teapot\n"),
         }
     }
@@ -89,6 +97,17 @@ impl Admin {
         }
         let mut response = plain_text(StatusCode::OK, "");
         *response.body_mut() = bytes::Bytes::from(text).into();
+        response
+    }
+
+    /// What a CA looks for by HTTP-01 (RFC 8555, section 8.3).
+    fn challenge(&self, request: &Request) -> Response {
+        let token = request.head.uri.path().strip_prefix(CHALLENGES).unwrap_or_default();
+        let Some(authorization) = self.acme.answers().http(token, request.authority()) else {
+            return plain_text(StatusCode::NOT_FOUND, "404 page not found\n");
+        };
+        let mut response = Response::new(bytes::Bytes::from(authorization).into());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         response
     }
 

@@ -4,6 +4,7 @@
 //! kept-alive connections see a reload. It never reads configuration.
 
 mod admission;
+mod challenge;
 mod exchange;
 mod forwarded;
 mod frames;
@@ -14,6 +15,8 @@ mod io;
 mod pace;
 mod request_line;
 mod stream;
+mod turns;
+mod unfinished;
 mod watched;
 
 use std::cell::{Cell, RefCell};
@@ -27,7 +30,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -50,7 +53,9 @@ use self::inspected::Inspected;
 use self::io::{Activity, Timed};
 use self::request_line::RequestLines;
 use self::stream::Streams;
+use self::unfinished::{Outgoing, Unfinished};
 use self::watched::Watched;
+use crate::acme::Answers;
 use crate::http::{Causes, Connection, TlsSession};
 use crate::middleware::Resources;
 use crate::snapshot::Snapshot;
@@ -84,6 +89,8 @@ pub struct EntryPoint {
     /// Whether clients' addresses are added to `X-Forwarded-For`.
     pub append_client_address: bool,
     pub paths: Paths,
+    /// Fields that middlewares see although `Connection` names them.
+    pub kept_for_middlewares: Vec<HeaderName>,
     /// What becomes of fields whose names may be taken for others'.
     pub aliases: Aliases,
     pub limits: Limits,
@@ -92,6 +99,8 @@ pub struct EntryPoint {
     pub header_bytes_at_most: usize,
     pub http2_streams_at_most: u32,
     pub access_log: bool,
+    /// Whether handshakes of TLS-ALPN-01 are answered here.
+    pub answers_tls_alpn: bool,
 }
 
 /// Traefik's `aliasHeadersStrategy`: names with `_` or `.`, in which servers may see a `-`.
@@ -120,6 +129,8 @@ pub struct Worker {
     pub resources: Resources,
     pub access_log: Option<Arc<AccessLog>>,
     pub admission: Arc<Admission>,
+    /// To challenges of ACME.
+    pub answers: Answers,
     /// How many requests are in flight.
     pub requests: Arc<AtomicUsize>,
     /// This host's name, for `X-Forwarded-Server`.
@@ -261,7 +272,9 @@ enum Speaks {
 
 impl Connecting {
     async fn serve(self, stream: TcpStream, ticket: Ticket) {
-        match self.open(stream, ticket).await {
+        // What a handshake or a request needs for a moment is not kept with connections that are idle.
+        let opened = Box::pin(self.open(stream, ticket)).await;
+        match opened {
             Ok(Opened::Plain(socket, speaks)) => {
                 let activity = Arc::clone(socket.activity());
                 self.serve_http(socket, activity, speaks, None).await;
@@ -298,6 +311,11 @@ impl Connecting {
         let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
         let hello = start.client_hello();
         let server_name = hello.server_name();
+        if self.entry_point.answers_tls_alpn && challenge::is_offered(&hello) {
+            let proof = self.worker.answers.tls_alpn(server_name.unwrap_or_default());
+            challenge::answer(start, proof).await?;
+            return Ok(Opened::Refused);
+        }
         let snapshot = self.worker.live.snapshot();
         let name = &self.entry_point.name;
         let options = snapshot.tls.option_set_of(name, server_name.unwrap_or_default()).to_owned();
@@ -328,7 +346,10 @@ impl Connecting {
         let activity = Arc::clone(&served.activity);
         let ended = match speaks {
             Speaks::Http2 => {
-                serve_http2(TokioIo::new(Inspected::new(stream, frames::counting(activity))), served, draining).await
+                let unfinished = Unfinished::new(Arc::clone(&activity));
+                let stream = Outgoing::new(stream, unfinished.clone(), Arc::clone(&activity));
+                let look = frames::counting(activity, unfinished);
+                Box::pin(serve_http2(TokioIo::new(Inspected::new(stream, look)), served, draining)).await
             }
             Speaks::Http1 | Speaks::Tls => {
                 let mut lines = RequestLines::new(activity);
@@ -350,7 +371,7 @@ enum Opened {
     Plain(Timed, Speaks),
     /// With the name of the option set.
     Tls(Box<TlsStream<Timed>>, String),
-    /// The options of the host refuse every handshake.
+    /// There is nothing to serve: the options of the host refuse every handshake, or a CA has had its proof.
     Refused,
 }
 
@@ -363,7 +384,7 @@ where
     builder.max_buf_size(served.entry_point.header_bytes_at_most.max(8 << 10));
     let requests = service_fn(|request| {
         let client = Watched::Http1(Arc::clone(&served.activity));
-        exchange::answer(Rc::clone(&served), request, client)
+        Box::pin(exchange::answer(Rc::clone(&served), request, client))
     });
     let mut connection = pin!(builder.serve_connection(stream, requests).with_upgrades());
     if let Some(ended) = until_draining(connection.as_mut(), &mut draining, || false).await {
@@ -386,10 +407,21 @@ where
     builder.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     builder.max_send_buf_size(SEND_BUFFER);
     builder.max_local_error_reset_streams(BROKEN_STREAMS_AT_MOST);
-    let requests = service_fn(move |request| {
-        let client = Watched::Http2(Arc::clone(&served.activity), streams.begin(&request));
-        // Its many kilobytes are not moved about with the stream's task, and not kept for a client that takes its time.
-        Box::pin(exchange::answer(Rc::clone(&served), request, client))
+    let requests = service_fn(move |mut request| {
+        let stream = streams.begin(&request);
+        let has_turn = stream.has_turn();
+        if !has_turn {
+            head::compact(request.headers_mut());
+        }
+        let served = Rc::clone(&served);
+        async move {
+            if !has_turn {
+                stream.turn().await;
+            }
+            let client = Watched::Http2(Arc::clone(&served.activity), stream);
+            // Its many kilobytes are not moved about with the stream's task, and not kept for a client that takes its time.
+            Box::pin(exchange::answer(served, request, client)).await
+        }
     });
     let mut connection = pin!(builder.serve_connection(stream, requests));
     if let Some(ended) = until_draining(connection.as_mut(), &mut draining, || activity.is_retired()).await {

@@ -163,6 +163,7 @@ fn prepare(
     let upgrade = upgrade::requested(&mut request.head);
     let headers = &mut request.head.headers;
     let connection = &request.connection;
+    hop::strip_request(headers);
     hop::append_client_address(headers, connection.append_client_address.then_some(&connection.client_address));
     let mut body = std::mem::take(&mut request.body);
     if upgrade.is_some() {

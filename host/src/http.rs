@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -128,6 +128,11 @@ pub trait Observer {
 
     /// More was asked for, and there is none yet.
     fn waits(&mut self) {}
+
+    /// Ready when the connection takes more; until then nothing is read for it.
+    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
 
 impl Body {
@@ -196,6 +201,10 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let is_stream = matches!(self.content, Content::Stream(_));
+        if let Some(observer) = self.observer.as_mut().filter(|_| is_stream) {
+            ready!(observer.poll_room(context));
+        }
         let frame = match &mut self.content {
             Content::Empty => None,
             Content::Full(bytes) => {

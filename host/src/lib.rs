@@ -20,6 +20,7 @@ pub mod http;
 pub mod config;
 pub mod snapshot;
 pub mod acme;
+pub mod fetch;
 pub mod tls;
 pub mod admin;
 pub mod telemetry;

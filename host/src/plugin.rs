@@ -1,12 +1,20 @@
 //! The plugin host: finds components, compiles and checks them, and calls them within limits.
 //!
-//! `snapshot` asks it for plugins and configures them; `middleware` calls them. It is the only module that names
-//! wasmtime. It knows no routers, and never lets a guest reach the network, the file system or the environment.
+//! `snapshot` asks it for plugins and configures them; `middleware` and `acme` call them. It is the only module that
+//! names wasmtime. It knows no routers, and never lets a guest reach the file system; of network and environment a DNS
+//! provider gets what it declares.
 
+mod about;
+mod bindings;
 mod cache;
 mod edit;
+mod grants;
 mod imports;
 mod instance;
+mod limits;
+mod provider;
+mod variables;
+mod web_origin;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,39 +26,26 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+pub use self::about::{About, Variable};
+use self::bindings::dns_provider::DnsProviderPre;
+use self::bindings::middleware::MinimalMiddlewarePre;
 use self::cache::Cache;
 pub use self::edit::{FixedEdit, HeaderEdit, Plan};
 pub use self::imports::Exchange;
 use self::imports::State;
 pub use self::instance::{Instances, RequestVerdict};
+use self::limits::{BUILT_IN_BUDGET, CALL_BUDGET, MEMORY, TICK};
+pub use self::provider::{Challenge, ErrorKind, Provider, ProviderError, Timing};
+pub use self::variables::Variables;
+pub use self::web_origin::WebOrigin;
 use crate::config::reason;
 
-mod bindings {
-    wasmtime::component::bindgen!({
-        path: "../wit",
-        world: "minimal-middleware",
-        exports: { default: async },
-        with: { "weir:plugin/exchange.message": super::imports::Message },
-        ownership: Borrowing { duplicate_if_necessary: true },
-    });
-}
-
-/// The built-in middlewares: Traefik's name and the component, built from `plugins/` by the build script.
+/// The built-in plugins: the name in the configuration and the component, built from `plugins/` by the build script.
 const BUILT_IN: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/builtins.rs"));
 
-/// How often running guests are made to yield their worker, and the unit of their CPU budget.
-const TICK: Duration = Duration::from_millis(5);
-/// CPU time of one call of a plugin that somebody dropped in.
-const CALL_BUDGET: Duration = Duration::from_millis(50);
-/// CPU time of one call of a built-in plugin: bcrypt with a high cost is slow on purpose.
-const BUILT_IN_BUDGET: Duration = Duration::from_secs(5);
-/// CPU time of `describe` and `init`, which run off the request path.
-const INIT_BUDGET: Duration = Duration::from_secs(5);
-/// Linear memory of one instance.
-const MEMORY: usize = 32 << 20;
 /// The largest component that is compiled.
 const COMPONENT_BYTES_AT_MOST: u64 = 64 << 20;
 /// Instances of all plugins and workers together.
@@ -64,7 +59,7 @@ pub struct Host {
     next_id: AtomicU64,
 }
 
-/// A compiled component that exports a middleware.
+/// A compiled component that exports a middleware or a DNS provider.
 pub struct Plugin {
     pub name: Arc<str>,
     pub origin: Origin,
@@ -76,9 +71,21 @@ pub struct Plugin {
     /// Whether it imports `connection`, so that its calls need an [`Exchange`].
     asks_for_connection: bool,
     budget: Duration,
-    pre: bindings::MinimalMiddlewarePre<State>,
+    exports: Exports,
     /// Its ticks must go on for as long as a guest may run, or nothing would interrupt it.
     _host: Arc<Host>,
+}
+
+/// What a component can be called for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Middleware,
+    DnsProvider,
+}
+
+enum Exports {
+    Middleware(MinimalMiddlewarePre<State>),
+    DnsProvider(DnsProviderPre<State>),
 }
 
 /// Where a component came from.
@@ -86,17 +93,6 @@ pub struct Plugin {
 pub enum Origin {
     BuiltIn,
     File(PathBuf),
-}
-
-/// What a plugin says of itself.
-#[derive(Clone, Debug)]
-pub struct About {
-    pub version: String,
-    pub summary: String,
-    /// JSON Schema of its configuration.
-    pub schema: Value,
-    /// JSON pointers to the configuration's file names, in whose place the host puts the files' text.
-    pub files: Vec<String>,
 }
 
 /// A plugin with one configuration: what a middleware of the routing files becomes.
@@ -107,12 +103,13 @@ pub struct Configured {
     pub failures: AtomicU64,
     id: u64,
     config: Value,
+    pre: MinimalMiddlewarePre<State>,
 }
 
 /// Which of the built-in plugins are compiled: each takes some tenths of a second of CPU where no cache has it.
 pub enum Wanted {
     All,
-    /// In lower case.
+    /// Middlewares and DNS providers, in lower case.
     Named(BTreeSet<String>),
 }
 
@@ -161,22 +158,22 @@ impl Host {
         reject_core_modules(bytes)?;
         let sha256 = hexadecimal(&Sha256::digest(bytes));
         let component = self.cache.component(&self.engine, &sha256, bytes)?;
-        let imports = self.check_imports(&component)?;
-        let instance_pre = self.linker.instantiate_pre(&component).map_err(opaque)?;
-        let pre = bindings::MinimalMiddlewarePre::new(instance_pre)
-            .map_err(opaque)
-            .context("it does not export a middleware of `weir:plugin@0.1` (see wit/)")?;
+        let kind = self.kind(&component)?;
+        let imports = self.check_imports(&component, kind)?;
+        let pre = self.linker.instantiate_pre(&component).map_err(opaque)?;
+        let exports = Exports::new(kind, &pre)?;
         let budget = if origin == Origin::BuiltIn { BUILT_IN_BUDGET } else { CALL_BUDGET };
         let name: Arc<str> = name.into();
-        let about = instance::describe(&name, &pre).await?;
+        let about = about::describe(&name, &pre).await?;
         let asks_for_connection = imports.iter().any(|import| import == "connection");
         let _host = Arc::clone(self);
-        Ok(Plugin { name, origin, sha256, about, imports, asks_for_connection, budget, pre, _host })
+        Ok(Plugin { name, origin, sha256, about, imports, asks_for_connection, budget, exports, _host })
     }
 
-    /// Runs the plugin's `init` with a configuration: JSON that fits its schema, files inlined.
+    /// Runs a middleware's `init` with a configuration: JSON that fits its schema, files inlined.
     pub async fn configure(&self, plugin: &Arc<Plugin>, config: &Value) -> anyhow::Result<Configured> {
-        let plan = instance::init(plugin, config).await?;
+        let pre = plugin.middleware()?.clone();
+        let plan = instance::init(&plugin.name, &pre, config).await?;
         Ok(Configured {
             plugin: Arc::clone(plugin),
             plan,
@@ -184,11 +181,27 @@ impl Host {
             failures: AtomicU64::new(0),
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             config: config.clone(),
+            pre,
         })
     }
 
+    /// By what it exports.
+    fn kind(&self, component: &Component) -> anyhow::Result<Kind> {
+        let component_type = component.component_type();
+        let exports = |interface: &str| {
+            let name = |export: &str| export.split('@').next() == Some(interface);
+            component_type.exports(&self.engine).any(|(export, _)| name(export))
+        };
+        match (exports("weir:plugin/middleware"), exports("weir:plugin/dns01")) {
+            (true, false) => Ok(Kind::Middleware),
+            (false, true) => Ok(Kind::DnsProvider),
+            (true, true) => bail!("it exports both a middleware and a DNS provider: make two components of it"),
+            (false, false) => bail!("it exports neither a middleware nor a DNS provider of `weir:plugin` (see wit/)"),
+        }
+    }
+
     /// A guest's imports are its manifest: what is not offered is refused by name.
-    fn check_imports(&self, component: &Component) -> anyhow::Result<Vec<String>> {
+    fn check_imports(&self, component: &Component, kind: Kind) -> anyhow::Result<Vec<String>> {
         let mut names = Vec::new();
         for (name, _) in component.component_type().imports(&self.engine) {
             if name.starts_with("wasi:") {
@@ -201,14 +214,63 @@ impl Host {
             if !version.starts_with("0.1.") {
                 bail!("it was built for version {version} of weir:plugin, and this weir offers 0.1");
             }
-            if !imports::OFFERED.contains(&interface) {
-                bail!("it imports `weir:plugin/{interface}`, which this version of weir does not offer yet");
+            if !imports::offered(kind).contains(&interface) {
+                bail!(
+                    "it imports `weir:plugin/{interface}`, which this version of weir does not offer to a {kind} yet"
+                );
             }
             if !matches!(interface, "types" | "exchange") {
                 names.push(interface.to_owned());
             }
         }
         Ok(names)
+    }
+}
+
+impl Plugin {
+    pub const fn kind(&self) -> Kind {
+        match self.exports {
+            Exports::Middleware(_) => Kind::Middleware,
+            Exports::DnsProvider(_) => Kind::DnsProvider,
+        }
+    }
+
+    /// An error in words if it is of another kind.
+    pub fn must_be(&self, wanted: Kind) -> anyhow::Result<()> {
+        if self.kind() == wanted { Ok(()) } else { Err(self.is_no(wanted)) }
+    }
+
+    fn middleware(&self) -> anyhow::Result<&MinimalMiddlewarePre<State>> {
+        match &self.exports {
+            Exports::Middleware(pre) => Ok(pre),
+            Exports::DnsProvider(_) => Err(self.is_no(Kind::Middleware)),
+        }
+    }
+
+    fn dns_provider(&self) -> anyhow::Result<&DnsProviderPre<State>> {
+        match &self.exports {
+            Exports::DnsProvider(pre) => Ok(pre),
+            Exports::Middleware(_) => Err(self.is_no(Kind::DnsProvider)),
+        }
+    }
+
+    fn is_no(&self, wanted: Kind) -> anyhow::Error {
+        let (name, kind) = (&self.name, self.kind());
+        let place = match kind {
+            Kind::Middleware => "`http.middlewares`",
+            Kind::DnsProvider => "`dnsChallenge.provider` of a certificates resolver",
+        };
+        anyhow!("the plugin `{name}` is a {kind} and no {wanted}: it belongs into {place}")
+    }
+}
+
+impl Exports {
+    fn new(kind: Kind, pre: &InstancePre<State>) -> anyhow::Result<Self> {
+        let exports = match kind {
+            Kind::Middleware => MinimalMiddlewarePre::new(pre.clone()).map(Self::Middleware),
+            Kind::DnsProvider => DnsProviderPre::new(pre.clone()).map(Self::DnsProvider),
+        };
+        exports.map_err(opaque).with_context(|| format!("it is no {kind} of `weir:plugin@0.1` (see wit/)"))
     }
 }
 
@@ -295,6 +357,15 @@ impl Configured {
     /// Whether it is this plugin with this configuration, so that a reload may keep it with all its state.
     pub fn is(&self, plugin: &Arc<Plugin>, config: &Value) -> bool {
         Arc::ptr_eq(&self.plugin, plugin) && self.config == *config
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Middleware => "middleware",
+            Self::DnsProvider => "DNS provider",
+        })
     }
 }
 

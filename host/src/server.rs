@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::acme::Acme;
 use crate::config::{Files, Install, Problem};
 use crate::entrypoint::Admission;
 use crate::plugin::{Host, Plugins, Wanted};
@@ -75,7 +76,7 @@ impl Server {
         }
         let addresses = listeners.iter().map(|(name, bound)| (name.clone(), bound.address)).collect();
         let access_log = settings.install.access_log.as_ref().map(AccessLog::open).transpose()?.map(Arc::new);
-        let mut reloader = Reloader::new(settings)?;
+        let mut reloader = Reloader::new(settings, Acme::start)?;
         // Followed first and read then, so that no change falls in between.
         let mut watch = reloader.watch();
         reloader.follow(&mut watch);
@@ -87,6 +88,7 @@ impl Server {
             access_log: access_log.clone(),
             draining: Arc::clone(&draining),
             admission: Arc::clone(&admission),
+            acme: Arc::clone(&reloader.acme),
         };
         let workers = worker::Workers::start(listeners, &shared)?;
         let (live, install) = (Arc::clone(&reloader.live), Arc::clone(&reloader.install));
@@ -127,7 +129,7 @@ impl Server {
 ///
 /// The WebAssembly engine cannot be started.
 pub async fn preview(settings: Settings, every_plugin: bool) -> anyhow::Result<Arc<Snapshot>> {
-    let mut reloader = Reloader { every_plugin, ..Reloader::new(settings)? };
+    let mut reloader = Reloader { every_plugin, ..Reloader::new(settings, Acme::preview)? };
     reloader.reload("read").await;
     Ok(reloader.live.load_full())
 }
@@ -138,13 +140,14 @@ struct Reloader {
     install: Arc<Install>,
     files: Option<Files>,
     host: Arc<Host>,
+    acme: Arc<Acme>,
     plugin_directory: PathBuf,
     /// Whether plugins that nothing uses are compiled too.
     every_plugin: bool,
 }
 
 impl Reloader {
-    fn new(settings: Settings) -> anyhow::Result<Self> {
+    fn new(settings: Settings, acme: impl FnOnce(&Install, &Arc<Host>) -> Acme) -> anyhow::Result<Self> {
         let Settings { install, files, plugin_directory, plugin_cache } = settings;
         let cache = install.plugins.cache.directory.clone().or(plugin_cache);
         let host = Host::new(cache)?;
@@ -155,7 +158,8 @@ impl Reloader {
         let files = files.or_else(|| install.providers.file.as_ref().map(Files::new));
         let plugin_directory = install.plugins.directory.clone().unwrap_or(plugin_directory);
         let live = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
-        Ok(Self { live, install: Arc::new(install), files, host, plugin_directory, every_plugin: false })
+        let acme = Arc::new(acme(&install, &host));
+        Ok(Self { live, install: Arc::new(install), files, host, acme, plugin_directory, every_plugin: false })
     }
 
     /// Reloads when files change and when asked to, never twice within `providersThrottleDuration` for files.
@@ -172,6 +176,7 @@ impl Reloader {
                     self.reload("reloaded").await;
                     rested = Instant::now() + throttle;
                 }
+                () = self.acme.changed() => self.reload("certificates have changed").await,
                 request = requests.recv() => {
                     let Some(done) = request else { return };
                     self.reload("reloaded").await;
@@ -201,7 +206,7 @@ impl Reloader {
             plugins,
             plugin_directory: &self.plugin_directory,
             host: &self.host,
-            obtained: &[],
+            acme: &self.acme,
             previous: &previous,
         };
         let snapshot = Arc::new(Snapshot::build(sources, file_problems).await);
@@ -220,6 +225,7 @@ impl Reloader {
             milliseconds = begun.elapsed().as_millis(),
             "{what}"
         );
+        self.acme.want(&snapshot.wanted, &snapshot.plugins);
         self.live.store(snapshot);
     }
 

@@ -25,6 +25,8 @@ pub enum Internal {
     Dashboard,
     Ping,
     Whoami,
+    /// Answers challenges of ACME by HTTP-01.
+    Acme,
     /// Answers 418, as Traefik's does.
     Noop,
 }
@@ -75,6 +77,7 @@ impl Internal {
             "dashboard" => Self::Dashboard,
             "ping" => Self::Ping,
             "whoami" => Self::Whoami,
+            "acme-http" => Self::Acme,
             "noop" => Self::Noop,
             _ => return None,
         })
@@ -86,6 +89,7 @@ impl Internal {
             Self::Dashboard => "dashboard@internal",
             Self::Ping => "ping@internal",
             Self::Whoami => "whoami@internal",
+            Self::Acme => "acme-http@internal",
             Self::Noop => "noop@internal",
         }
     }

@@ -3,6 +3,7 @@
 //! `server` builds one at each reload, workers read it, `admin` shows it. Building cannot fail: what is broken keeps its
 //! last good version, or is disabled, and says why. It opens no socket.
 
+mod certificates;
 mod middlewares;
 mod routers;
 mod services;
@@ -11,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use self::certificates::WantedByResolver;
+use crate::acme::Acme;
 use crate::config::{Install, Problem, Routing, routing};
 use crate::forward::Transport;
 use crate::middleware::Chain;
@@ -23,6 +26,8 @@ use crate::tls;
 pub struct Snapshot {
     pub items: Items,
     pub tls: tls::Store,
+    /// What certificates resolvers should have.
+    pub wanted: WantedByResolver,
     pub plugins: Plugins,
     entry_points: HashMap<Arc<str>, Routes>,
     /// Nothing has been built yet: there is no last good version of anything.
@@ -84,8 +89,8 @@ pub struct Sources<'a> {
     /// Where plugins are dropped in, for messages.
     pub plugin_directory: &'a Path,
     pub host: &'a Host,
-    /// What certificates resolvers have to be served.
-    pub obtained: &'a [tls::Obtained],
+    /// Certificates resolvers, and what they have to be served.
+    pub acme: &'a Acme,
     pub previous: &'a Snapshot,
 }
 
@@ -93,7 +98,14 @@ impl Snapshot {
     /// What there is before the first build: nothing is served.
     pub fn empty() -> Self {
         let (tls, _) = tls::Store::build(&routing::Tls::default(), &tls::HostOptions::new(), &[], None);
-        Self { items: Items::default(), tls, plugins: Plugins::default(), entry_points: HashMap::new(), is_empty: true }
+        Self {
+            items: Items::default(),
+            tls,
+            wanted: WantedByResolver::new(),
+            plugins: Plugins::default(),
+            entry_points: HashMap::new(),
+            is_empty: true,
+        }
     }
 
     /// The names, in lower case, of the plugins that a configuration uses.
@@ -102,7 +114,7 @@ impl Snapshot {
     }
 
     pub async fn build(sources: Sources<'_>, file_problems: Vec<Problem>) -> Self {
-        let Sources { install, routing, plugins, obtained, previous, .. } = &sources;
+        let Sources { install, routing, plugins, acme, previous, .. } = &sources;
         let mut items = Items { problems: file_problems, ..Items::default() };
         items.problems.extend(plugin_problems(plugins));
         middlewares::build(&sources, &mut items).await;
@@ -110,11 +122,13 @@ impl Snapshot {
         let hosts = routers::build(&sources, &mut items).await;
         items.files.extend(certificate_files(install, routing));
         let (tls, problems) =
-            tls::Store::build(&routing.tls, &hosts, obtained, (!previous.is_empty).then_some(&previous.tls));
+            tls::Store::build(&routing.tls, &hosts, &acme.obtained(), (!previous.is_empty).then_some(&previous.tls));
         items.problems.extend(problems);
         routers::disable_without_options(&mut items, routing, &tls);
+        items.problems.extend(sources.acme.problems());
+        let wanted = certificates::wanted(&sources, &mut items, &tls);
         let entry_points = index(&items);
-        Self { items, tls, plugins: sources.plugins, entry_points, is_empty: false }
+        Self { items, tls, wanted, plugins: sources.plugins, entry_points, is_empty: false }
     }
 
     /// The routes of an entry point for connections with TLS, or for those without.

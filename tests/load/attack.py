@@ -12,7 +12,7 @@ from harness import Weir
 
 
 class Backend:
-    """A server that says `hello`, after so many seconds as `?wait=` says; `/large` is 64 MiB."""
+    """A server that says `hello`, after so many seconds as `?wait=` says; `/some` is 1000 bytes, `/large` 64 MiB."""
 
     def __init__(self):
         backend = self
@@ -39,13 +39,13 @@ class Backend:
             def do_GET(self):
                 if "wait=" in self.path:
                     self.wait(float(self.path.split("wait=")[1]))
-                size = 64 << 20 if self.path.startswith("/large") else 5
+                size = {"/some": 1000, "/large": 64 << 20}.get(self.path, 5)
                 try:
                     self.send_response(200)
                     self.send_header("Content-Length", str(size))
                     self.end_headers()
-                    if size == 5:
-                        self.wfile.write(b"hello")
+                    if size < 1 << 20:
+                        self.wfile.write(b"hello" * (size // 5))
                     else:
                         for _ in range(64):
                             self.wfile.write(b"x" * (1 << 20))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Opens eight kinds of slow connection to a proxy with its defaults, and measures after how many seconds each is closed.
+"""Opens fourteen kinds of slow connection to a proxy with its defaults, and measures after how many seconds each is closed.
 
 Takes about three minutes. Fails where a kind lives longer than it may.
 """
@@ -14,6 +14,7 @@ from attack import (
     HEADERS,
     PREFACE,
     RST_STREAM,
+    WINDOW_UPDATE,
     Backend,
     Proxy,
     ask,
@@ -44,6 +45,11 @@ KINDS = {
     "a stream without a window": (
         PREFACE + settings(window=0) + frame(HEADERS, END_STREAM | END_HEADERS, 1, request()),
         None,
+        30,
+    ),
+    "a window that opens by a byte each 3 s": (
+        PREFACE + settings(window=0) + frame(HEADERS, END_STREAM | END_HEADERS, 1, request(path="/some")),
+        (frame(WINDOW_UPDATE, 0, 1, (1).to_bytes(4, "big")), 3),
         30,
     ),
 }

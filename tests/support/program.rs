@@ -50,7 +50,13 @@ pub(crate) fn run_with(directory: &Path, arguments: &[&str], variables: &[(&str,
 
 impl Program {
     pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Self {
-        let mut child = command(directory, arguments).spawn().expect("the program can be run");
+        Self::start_with(directory, arguments, &[])
+    }
+
+    /// With these variables in its environment.
+    pub(crate) fn start_with(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = command(directory, arguments);
+        let mut child = command.envs(variables.iter().copied()).spawn().expect("the program can be run");
         let printed = Arc::<Mutex<String>>::default();
         let stdout = child.stdout.take().expect("it is piped");
         let stderr = child.stderr.take().expect("it is piped");

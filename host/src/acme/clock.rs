@@ -68,7 +68,7 @@ async fn moved(ahead: Option<&mut watch::Receiver<Duration>>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]

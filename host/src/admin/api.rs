@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::Admin;
+use super::{Admin, certificates};
 use crate::config::install::EntryPoint;
 use crate::config::{Problem, routing};
 use crate::http::Response;
@@ -41,7 +41,7 @@ pub(super) fn answer(admin: &Admin, path: &str, query: &str) -> Response {
         ["entrypoints"] => page(entry_points(admin), query),
         ["entrypoints", name] => one(entry_points(admin), "entry point", name),
         ["plugins"] => page(plugins(&snapshot), query),
-        ["certificates"] => page(certificates(&snapshot), query),
+        ["certificates"] => page(certificates::list(admin, &snapshot), query),
         ["http", "routers"] => page(routers(items), query),
         ["http", "routers", name] => one(routers(items), "router", name),
         ["http", "services"] => page(services(items), query),
@@ -110,7 +110,8 @@ fn page(mut values: Vec<Value>, query: &str) -> Response {
 fn overview(admin: &Admin, snapshot: &Snapshot) -> Value {
     let items = &snapshot.items;
     let none = json!({ "total": 0, "warnings": 0, "errors": 0 });
-    let problems: Vec<&Problem> = items.all_problems().collect();
+    let failed = certificates::problems(admin);
+    let problems: Vec<&Problem> = items.all_problems().chain(&failed).collect();
     json!({
         "http": {
             "routers": counts(&routers(items)),
@@ -119,7 +120,7 @@ fn overview(admin: &Admin, snapshot: &Snapshot) -> Value {
         },
         "tcp": { "routers": none, "services": none, "middlewares": none },
         "udp": { "routers": none, "services": none },
-        "certificates": counts(&certificates(snapshot)),
+        "certificates": counts(&certificates::list(admin, snapshot)),
         "features": { "tracing": "", "metrics": "", "accessLog": admin.install.access_log.is_some() },
         "providers": if admin.install.providers.file.is_some() { vec!["File"] } else { Vec::new() },
         "problems": problems,
@@ -365,6 +366,7 @@ fn plugin_json(entry: &plugin::Entry, items: &Items) -> Value {
     let sum =
         |count: fn(&plugin::Configured) -> u64| users.iter().map(|(_, configured)| count(configured)).sum::<u64>();
     let plugin = entry.plugin.as_deref();
+    let provider = plugin.filter(|plugin| plugin.kind() == plugin::Kind::DnsProvider).map(|plugin| &plugin.about);
     // Not even compiled: built in, and nothing names it.
     let unused = plugin.is_none() && entry.problem.is_none();
     let problem = entry.problem.as_ref().map(|message| json!([Problem::error("", message.as_str())]));
@@ -375,6 +377,12 @@ fn plugin_json(entry: &plugin::Entry, items: &Items) -> Value {
         "summary": plugin.map(|plugin| &plugin.about.summary),
         "sha256": plugin.map(|plugin| &plugin.sha256),
         "imports": plugin.map(|plugin| &plugin.imports),
+        "kind": plugin.map(|plugin| match plugin.kind() {
+            plugin::Kind::Middleware => "middleware",
+            plugin::Kind::DnsProvider => "dnsProvider",
+        }),
+        "variables": provider.map(|about| about.variables.iter().map(variable_json).collect::<Vec<_>>()),
+        "origins": provider.map(|about| about.origins.iter().map(ToString::to_string).collect::<Vec<_>>()),
         "status": match (plugin.is_some() || unused, entry.problem.is_some()) {
             (true, false) => "enabled",
             (true, true) => "warning",
@@ -387,31 +395,9 @@ fn plugin_json(entry: &plugin::Entry, items: &Items) -> Value {
     }))
 }
 
-/// As Traefik lists them since 3.7, with the place where a file names each.
-fn certificates(snapshot: &Snapshot) -> Vec<Value> {
-    const WARN_BEFORE: i64 = 14 * 24 * 3600;
-
-    let now = jiff::Timestamp::now();
-    let certificates = snapshot.tls.certificates().map(|certificate| {
-        let seconds_left = (certificate.not_after - now).get_seconds();
-        without_nulls(json!({
-            "name": certificate.fingerprint,
-            "certFingerprint": certificate.fingerprint,
-            "sans": certificate.names,
-            "commonName": certificate.common_name,
-            "issuerCN": certificate.issuer,
-            "serialNumber": certificate.serial_number,
-            "notBefore": certificate.not_before.to_string(),
-            "notAfter": certificate.not_after.to_string(),
-            "place": certificate.place,
-            "status": match seconds_left {
-                ..=0 => "expired",
-                1..WARN_BEFORE => "warning",
-                _ => "enabled",
-            },
-        }))
-    });
-    certificates.collect()
+/// What a variable is for, never what it holds.
+fn variable_json(variable: &plugin::Variable) -> Value {
+    json!({ "name": variable.name, "required": variable.required, "url": variable.url })
 }
 
 fn with_provider(name: &str) -> String {
@@ -419,7 +405,7 @@ fn with_provider(name: &str) -> String {
 }
 
 /// Traefik leaves out what is not set.
-fn without_nulls(value: Value) -> Value {
+pub(super) fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(members) => {
             let members = members.into_iter().filter(|(_, member)| !member.is_null());

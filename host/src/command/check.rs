@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::Found;
 use crate::config::install::Install;
 use crate::config::{Problem, Severity};
+use crate::plugin::{Kind, Plugin};
 use crate::server;
 use crate::snapshot::{Placed, Snapshot};
 
@@ -47,11 +48,10 @@ pub async fn plugins(found: Result<Found, Vec<Problem>>) -> anyhow::Result<Repor
     let mut text = String::new();
     for entry in snapshot.plugins.iter() {
         let version = entry.plugin.as_ref().map_or("-", |plugin| plugin.about.version.as_str());
-        line(&mut text, &format!("{} {version} ({})", entry.name, entry.origin));
+        let kind = entry.plugin.as_ref().map(|plugin| format!("{}, ", plugin.kind())).unwrap_or_default();
+        line(&mut text, &format!("{} {version} ({kind}{})", entry.name, entry.origin));
         if let Some(plugin) = &entry.plugin {
-            line(&mut text, &format!("  {}", plugin.about.summary));
-            let uses = if plugin.imports.is_empty() { "nothing".to_owned() } else { plugin.imports.join(", ") };
-            line(&mut text, &format!("  may use: {uses}"));
+            described(&mut text, plugin);
         }
         if let Some(problem) = &entry.problem {
             line(&mut text, &format!("  error: {problem}"));
@@ -60,6 +60,26 @@ pub async fn plugins(found: Result<Found, Vec<Problem>>) -> anyhow::Result<Repor
     line(&mut text, &format!("Plugins are found in `{}`, by their file names.", directory.display()));
     let good = snapshot.plugins.iter().all(|entry| entry.problem.is_none());
     Ok(Report { text, good })
+}
+
+fn described(text: &mut String, plugin: &Plugin) {
+    let about = &plugin.about;
+    let or_nothing = |list: Vec<String>| if list.is_empty() { "nothing".to_owned() } else { list.join(", ") };
+    line(text, &format!("  {}", about.summary));
+    line(text, &format!("  may use: {}", or_nothing(plugin.imports.clone())));
+    if plugin.kind() == Kind::Middleware {
+        return;
+    }
+    let variables = |required: bool| {
+        let variables = about.variables.iter().filter(|variable| variable.required == required);
+        or_nothing(variables.map(|variable| variable.name.clone()).collect())
+    };
+    line(text, &format!("  needs the variables: {}", variables(true)));
+    line(text, &format!("  knows the variables: {}", variables(false)));
+    let origins = about.origins.iter().map(ToString::to_string).collect();
+    let urls: Vec<&str> = about.variables.iter().filter(|of| of.url).map(|of| of.name.as_str()).collect();
+    let instead = if urls.is_empty() { String::new() } else { format!("; or what {} says", urls.join(", ")) };
+    line(text, &format!("  may reach: {}{instead}", or_nothing(origins)));
 }
 
 fn listed(problems: &[Problem]) -> String {

@@ -12,6 +12,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 use std::vec;
 
+use http::HeaderName;
 use ipnet::IpNet;
 use serde::de::value::StrDeserializer;
 use serde::de::{
@@ -120,6 +121,19 @@ pub(super) fn duration_or_zero<'de, D: de::Deserializer<'de>>(deserializer: D) -
 pub(super) fn networks<'de, D: de::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| scalar::network(text).map_err(de::Error::custom)).collect()
+}
+
+/// For lists of names of fields.
+pub(super) fn field_names<'de, D: de::Deserializer<'de>>(deserializer: D) -> Result<Vec<HeaderName>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let name = |text: &String| text.parse().map_err(|_| de::Error::custom(format!("`{text}` is no name of a field")));
+    texts.iter().map(name).collect()
+}
+
+/// For megabytes, without a unit.
+pub(super) fn megabytes<'de, D: de::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    scalar::megabytes(&text).map_err(de::Error::custom)
 }
 
 /// For lists of status codes: `404`, `500-599`.

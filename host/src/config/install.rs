@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -376,7 +377,8 @@ pub struct ForwardedHeaders {
     #[serde(rename = "trustedIPs", deserialize_with = "de::networks")]
     pub trusted_ips: Vec<IpNet>,
     /// Header fields that middlewares still see although `Connection` names them.
-    pub connection: Vec<String>,
+    #[serde(deserialize_with = "de::field_names")]
+    pub connection: Vec<HeaderName>,
     pub not_append_x_forwarded_for: bool,
 }
 
@@ -546,5 +548,6 @@ pub struct Limits {
     pub connections_per_client: usize,
     /// Megabytes of memory; 0: what the container has. From 90 % on connections are not kept, from 95 % on requests are
     /// answered with 503.
+    #[serde(deserialize_with = "de::megabytes")]
     pub memory: u64,
 }

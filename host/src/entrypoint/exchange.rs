@@ -148,7 +148,7 @@ impl Served {
         let has_content = !body.is_end_stream();
         let ruling = head::normalise(head, &self.entry_point, self.connection.tls.is_some(), has_content)?;
         hop::settle_aliases(&mut head.headers, self.entry_point.aliases)?;
-        let websocket = hop::strip(head, has_content);
+        let websocket = hop::strip(head, has_content, &self.entry_point.kept_for_middlewares);
         forwarded::set(&mut head.headers, &self.connection, trusted, websocket, &self.worker.host_name);
         Ok(ruling)
     }
@@ -303,6 +303,10 @@ impl Observer for Record {
 
     fn waits(&mut self) {
         self.client.drained();
+    }
+
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.client.poll_room(context)
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::HTTP2_PREFACE;
 use super::io::Activity;
+use super::unfinished::Unfinished;
 
 /// Fields of one block, cookie crumbs among them. Browsers send a crumb per cookie, and keep at most 180 for a host.
 const FIELDS_AT_MOST: u32 = 256;
@@ -26,26 +27,26 @@ const DEAR: u64 = 5;
 /// An answer to a question that was not asked. Draining asks once.
 const UNASKED: u64 = 100;
 
-const HEAD: usize = 9;
+pub(super) const HEAD: usize = 9;
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
 const PING: u8 = 6;
 const CONTINUATION: u8 = 9;
 
-const END_STREAM: u8 = 1;
+pub(super) const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 32;
 
 /// Counts what is read. An error says what there was too much of, and the connection is to end.
-pub(super) fn counting(activity: Arc<Activity>) -> impl FnMut(&[u8]) -> io::Result<()> + Unpin {
+pub(super) fn counting(activity: Arc<Activity>, unfinished: Unfinished) -> impl FnMut(&[u8]) -> io::Result<()> + Unpin {
     activity.head_opens(true);
-    let mut frames = Frames::new();
+    let mut frames = Frames::new(Some(unfinished));
     move |bytes| {
         frames.earned = activity.earned();
         frames.read(bytes).map_err(|flood| io::Error::other(flood.0))?;
@@ -69,6 +70,8 @@ struct Frames {
     since: Instant,
     /// What the client may spend beyond [`ALLOWANCE`], for the responses that it takes.
     earned: u64,
+    /// Told of the streams that begin and that the client resets.
+    unfinished: Option<Unfinished>,
 }
 
 enum Place {
@@ -88,8 +91,9 @@ enum Payload {
 }
 
 impl Frames {
-    fn new() -> Self {
+    fn new(unfinished: Option<Unfinished>) -> Self {
         Self {
+            unfinished,
             place: Place::Preface { left: HTTP2_PREFACE.len() },
             is_within_block: false,
             fields: Fields::default(),
@@ -133,7 +137,8 @@ impl Frames {
     }
 
     fn begin(&mut self, head: [u8; HEAD]) -> Result<(), Flood> {
-        let [a, b, c, kind, flags, ..] = head;
+        let [a, b, c, kind, flags, stream @ ..] = head;
+        self.follow(kind, u32::from_be_bytes(stream) & (u32::MAX >> 1));
         let left = u32::from_be_bytes([0, a, b, c]) as usize;
         let has = |flag: u8| flags & flag != 0;
         let payload = match kind {
@@ -161,6 +166,15 @@ impl Frames {
             left => Place::Payload { kind: payload, left },
         };
         Ok(())
+    }
+
+    fn follow(&self, kind: u8, stream: u32) {
+        let Some(unfinished) = &self.unfinished else { return };
+        match kind {
+            HEADERS => unfinished.begins(stream),
+            RST_STREAM => unfinished.ends(stream),
+            _ => {}
+        }
     }
 
     /// Looks at what has come of a payload, and answers with what comes after it.
@@ -309,7 +323,7 @@ mod tests {
     }
 
     fn in_pieces(bytes: &[u8], size: usize) -> Result<Frames, Flood> {
-        let mut frames = Frames::new();
+        let mut frames = Frames::new(None);
         frames.read(HTTP2_PREFACE)?;
         for piece in bytes.chunks(size.max(1)) {
             frames.read(piece)?;

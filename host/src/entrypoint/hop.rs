@@ -2,7 +2,7 @@
 //! take for a field that this proxy manages.
 //!
 //! They go before rules and middlewares see the request, so that a client can take away nothing that a middleware has
-//! added. Fields of responses are `forward`'s.
+//! added, but for those that an entry point keeps for its middlewares. Fields of responses are `forward`'s.
 
 use http::header::{CONNECTION, HeaderName, HeaderValue, TE, UPGRADE};
 use http::{HeaderMap, request};
@@ -11,8 +11,9 @@ use super::Aliases;
 use crate::http::{Failure, has_token, may_be_taken_for, websocket_key};
 
 /// Leaves of the fields of a connection only what asks for a websocket, in one spelling, and answers whether it is
-/// there. Any other upgrade is a way around the proxy.
-pub(super) fn strip(head: &mut request::Parts, has_content: bool) -> bool {
+/// there. Any other upgrade is a way around the proxy. Fields that are `kept` stay for the middlewares, and with them the
+/// `Connection` that names them, so that they end before the server.
+pub(super) fn strip(head: &mut request::Parts, has_content: bool, kept: &[HeaderName]) -> bool {
     let is_websocket = !has_content && websocket_key(head).is_some();
     let headers = &mut head.headers;
     // Most requests have none of them: one pass over the names costs less than a look-up for each.
@@ -22,17 +23,22 @@ pub(super) fn strip(head: &mut request::Parts, has_content: bool) -> bool {
     }
     // Without it servers of gRPC do not answer.
     let takes_trailers = headers.get_all(TE).iter().any(|te| has_token(te, b"trailers"));
-    for name in named(headers) {
+    let (stay, go): (Vec<HeaderName>, Vec<HeaderName>) =
+        named(headers).into_iter().partition(|name| kept.contains(name) && !ends_here(name.as_str()));
+    for name in go {
         headers.remove(name);
     }
     for name in ours {
         headers.remove(name);
     }
+    for name in stay {
+        headers.append(CONNECTION, name.into());
+    }
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     if is_websocket {
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.append(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
     is_websocket
@@ -91,13 +97,13 @@ fn named(headers: &HeaderMap) -> Vec<HeaderName> {
 mod tests {
     use super::*;
 
-    fn left(fields: &[(&'static str, &'static str)]) -> (bool, Vec<String>) {
+    fn left(fields: &[(&'static str, &'static str)], kept: &[HeaderName]) -> (bool, Vec<String>) {
         let mut request = http::Request::builder();
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
         let (mut head, ()) = request.body(()).expect("a good request").into_parts();
-        let is_websocket = strip(&mut head, false);
+        let is_websocket = strip(&mut head, false, kept);
         let mut left: Vec<String> =
             head.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or("?"))).collect();
         left.sort_unstable();
@@ -124,7 +130,18 @@ mod tests {
             ("host", "a"),
         ];
         let expected = ["content-length: 0", "host: a", "te: trailers", "x-forwarded-host: a"].map(str::to_owned);
-        assert_eq!(left(&fields), (false, expected.to_vec()));
+        assert_eq!(left(&fields, &[]), (false, expected.to_vec()));
+    }
+
+    #[test]
+    fn named_fields_that_are_kept_stay_with_what_names_them() {
+        let kept = ["x-private", "x-other", "te", "connection", "x-absent"].map(HeaderName::from_static);
+        let fields = [("connection", "close, X-PRIVATE,te, x-gone, Connection"), ("x-private", "1"), ("x-gone", "1")];
+        assert_eq!(left(&fields, &kept).1, ["connection: x-private", "x-private: 1"]);
+        let fields = [("connection", "x-other"), ("connection", "x-private"), ("x-other", "1")];
+        assert_eq!(left(&fields, &kept).1, ["connection: x-other", "connection: x-private", "x-other: 1"]);
+        let fields = [("connection", "close"), ("x-private", "1")];
+        assert_eq!(left(&fields, &kept).1, ["x-private: 1"]);
     }
 
     #[test]
@@ -135,14 +152,14 @@ mod tests {
             ("sec-websocket-version", "13"),
             ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ];
-        let (is_websocket, fields) = left(&good);
+        let (is_websocket, fields) = left(&good, &[]);
         assert!(is_websocket);
         assert_eq!(fields[..1], ["connection: Upgrade"]);
         assert_eq!(fields[3..], ["upgrade: websocket"]);
         for wrong in 0..4 {
             let mut fields = good;
             fields[wrong].1 = "wrong";
-            let (is_websocket, fields) = left(&fields);
+            let (is_websocket, fields) = left(&fields, &[]);
             assert!(!is_websocket && !fields.iter().any(|field| field.starts_with("upgrade")), "{fields:?}");
         }
     }

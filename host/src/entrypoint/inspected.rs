@@ -6,7 +6,10 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+/// hyper doubles its buffer as long as reads fill it, up to what a head may have. So much is enough at a time.
+const READ_AT_MOST: u64 = 64 << 10;
 
 /// `look` sees what each read brings; its error ends the connection.
 pub(super) struct Inspected<S, L> {
@@ -35,7 +38,7 @@ where
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+        ready!(Pin::new(&mut (&mut this.stream).take(READ_AT_MOST)).poll_read(context, buffer))?;
         Poll::Ready((this.look)(&buffer.filled()[before..]))
     }
 }

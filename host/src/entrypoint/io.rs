@@ -6,9 +6,9 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,8 +71,13 @@ pub(super) struct Activity {
     heads: AtomicU64,
     /// What an HTTP/2 client has earned by the responses that it took; see `frames`.
     earned: AtomicU64,
-    /// Whether the socket takes no more bytes.
+    /// Streams of HTTP/2 whose responses have not been written to the last byte, and how many bytes of content have been
+    /// written at all.
+    unfinished: AtomicUsize,
+    content: AtomicU64,
+    /// Whether the socket takes no more bytes, and whom to wake when it does.
     is_full: AtomicBool,
+    waits_for_room: Mutex<Option<Waker>>,
     /// The connection is a tunnel now, and may be silent.
     is_tunnel: AtomicBool,
     /// No more requests are to come on this connection.
@@ -98,7 +103,10 @@ impl Activity {
             head_open: AtomicBool::new(false),
             heads: AtomicU64::new(0),
             earned: AtomicU64::new(0),
+            unfinished: AtomicUsize::new(0),
+            content: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
+            waits_for_room: Mutex::default(),
             is_tunnel: AtomicBool::new(false),
             is_retired: AtomicBool::new(false),
             has_content: AtomicBool::new(false),
@@ -185,6 +193,32 @@ impl Activity {
         self.is_full.load(Ordering::Relaxed)
     }
 
+    pub(super) fn has_unfinished(&self, streams: usize) {
+        self.unfinished.store(streams, Ordering::Relaxed);
+    }
+
+    pub(super) fn wrote_content(&self, bytes: usize) {
+        self.content.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Ready when the socket takes bytes.
+    pub(super) fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
+        if !self.is_full() {
+            return Poll::Ready(());
+        }
+        let mut waits = self.waits_for_room.lock().unwrap_or_else(PoisonError::into_inner);
+        *waits = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    fn has_room(&self) {
+        self.is_full.store(false, Ordering::Relaxed);
+        let waits = self.waits_for_room.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waits {
+            waker.wake();
+        }
+    }
+
     pub(super) fn age(&self) -> Duration {
         self.start.elapsed()
     }
@@ -205,7 +239,11 @@ impl Activity {
         }
         let next = self.requests() + 1;
         if self.is_http2.load(Ordering::Relaxed) {
-            return Stage::NextStream(next);
+            return match self.unfinished.load(Ordering::Relaxed) {
+                0 => Stage::NextStream(next),
+                // A byte now and then is nothing: 4 KiB in half a minute are less than the slowest of modems had.
+                _ => Stage::LastPieces(self.content.load(Ordering::Relaxed) >> 12),
+            };
         }
         if next == 1 || begun == next { Stage::Head(next) } else { Stage::NextRequest(next) }
     }
@@ -229,6 +267,8 @@ enum Stage {
     Body(u64),
     NextRequest(u64),
     NextStream(u64),
+    /// The client is to make room for the rest of responses; with how much it has taken.
+    LastPieces(u64),
     /// It has done its part.
     Ours,
 }
@@ -250,6 +290,8 @@ pub(super) struct Timed {
     /// When the socket took no more bytes, and whether it has been asked again since.
     full_since: Option<Instant>,
     is_settled: bool,
+    /// The room is used up that was there without the client.
+    uses_up: bool,
     _ticket: Ticket,
 }
 
@@ -267,6 +309,7 @@ impl Timed {
             pace: Pace::default(),
             full_since: None,
             is_settled: false,
+            uses_up: false,
             _ticket: ticket,
         }
     }
@@ -302,6 +345,10 @@ impl Timed {
             Stage::Head(_) => limits.head,
             Stage::NextRequest(_) => limits.idle,
             Stage::NextStream(_) => limits.http2_idle,
+            Stage::LastPieces(_) => match limits.send {
+                Some(Sending::Stalled(limit) | Sending::Whole(limit)) => Some(limit),
+                None => limits.http2_idle,
+            },
         };
         limit.map(|limit| self.since + limit)
     }
@@ -319,11 +366,16 @@ impl Timed {
     /// begin here.
     fn wrote(&mut self, context: &mut Context<'_>) {
         let stage = self.activity.stage(self.begun);
-        if stage == self.stage || !matches!(stage, Stage::NextRequest(_)) {
+        let limit = match stage {
+            Stage::NextRequest(_) => self.activity.limits.idle,
+            Stage::NextStream(_) => self.activity.limits.http2_idle,
+            _ => return,
+        };
+        if stage == self.stage {
             return;
         }
         self.enter(stage);
-        if let Some(limit) = self.activity.limits.idle {
+        if let Some(limit) = limit {
             // It has just begun: it cannot be over.
             let _ = self.alarm.poll(context, self.since + limit);
         }
@@ -332,12 +384,18 @@ impl Timed {
     fn took(&mut self) {
         if self.full_since.take().is_some() {
             self.is_settled = false;
-            self.activity.is_full.store(false, Ordering::Relaxed);
+            self.activity.has_room();
         }
     }
 
     /// The socket takes no more for the moment. Ready when that has lasted too long, or if it does take `bytes` after all.
     fn poll_full(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.uses_up {
+            if let Ok(count) = SockRef::from(&self.socket).send(bytes) {
+                return Poll::Ready(Ok(count));
+            }
+            self.uses_up = false;
+        }
         self.activity.is_full.store(true, Ordering::Relaxed);
         let since = *self.full_since.get_or_insert_with(Instant::now);
         if self.activity.is_tunnel.load(Ordering::Relaxed) {
@@ -356,6 +414,7 @@ impl Timed {
                 let soon = limit.min(SETTLED);
                 ready!(self.alarm.poll(context, since + if self.is_settled { limit } else { soon }));
                 if let Ok(count) = SockRef::from(&self.socket).send(bytes) {
+                    self.uses_up = true;
                     self.took();
                     return Poll::Ready(Ok(count));
                 }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use super::io::Activity;
 use super::stream::Stream;
@@ -37,7 +38,7 @@ impl Watched {
     pub(super) fn sent(&self, bytes: usize) {
         if let Self::Http2(activity, stream) = self {
             activity.earns(bytes);
-            stream.sent();
+            stream.sent(bytes);
         }
     }
 
@@ -45,6 +46,15 @@ impl Watched {
     pub(super) fn drained(&self) {
         if let Self::Http2(_, stream) = self {
             stream.drained();
+        }
+    }
+
+    /// Ready when the socket takes more: what hyper would keep of a response until then is as much as a head may have.
+    /// Streams of HTTP/2 have windows, and a buffer that is smaller.
+    pub(super) fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
+        match self {
+            Self::Http1(activity) => activity.poll_room(context),
+            Self::Http2(..) => Poll::Ready(()),
         }
     }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio_rustls::TlsConnector;
@@ -20,6 +20,9 @@ use crate::http::{Body, Failure, LocalExecutor};
 
 /// What a server may send at most before the head of its answer is complete: interim responses and the head itself.
 const HEADS_AT_MOST: usize = 1 << 20;
+
+/// hyper doubles its buffer as long as reads fill it, up to what a head may have. So much is enough at a time.
+const READ_AT_MOST: u64 = 128 << 10;
 
 const UNLIMITED: usize = usize::MAX;
 
@@ -208,7 +211,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wired<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = Pin::new(&mut (&mut self.stream).take(READ_AT_MOST)).poll_read(context, buffer);
         if let Poll::Ready(Ok(())) = read {
             self.wire.count(buffer.filled().len() - before)?;
         }

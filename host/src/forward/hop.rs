@@ -1,5 +1,5 @@
-//! Fields of responses that belong to one connection and are never passed on (RFC 9110, section 7.6.1), and
-//! `X-Forwarded-For`. Those of requests never get here: the entry point removes them.
+//! Fields that belong to one connection and are never passed on (RFC 9110, section 7.6.1), and `X-Forwarded-For`. Of
+//! requests only those get here that an entry point keeps for its middlewares.
 
 use http::header::{
     CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING, UPGRADE,
@@ -15,23 +15,20 @@ static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-authentication-info");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
+/// Removes what middlewares might see of a request, but the server may not.
+pub(super) fn strip_request(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        remove_named(headers);
+        headers.remove(UPGRADE);
+    }
+}
+
 /// Removes the hop-by-hop fields of a response, and what says of a 304 more than a cache may hear (RFC 9110, section
 /// 15.4.5).
 pub(super) fn strip_response(head: &mut response::Parts) {
     let headers = &mut head.headers;
     if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-            .map(<[u8]>::trim_ascii)
-            .filter(|name| !USUAL_OPTIONS.iter().any(|usual| name.eq_ignore_ascii_case(usual)))
-            .filter_map(|name| HeaderName::from_bytes(name).ok())
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
+        remove_named(headers);
     }
     for name in [&KEEP_ALIVE, &PROXY_AUTHENTICATION_INFO, &PROXY_CONNECTION] {
         headers.remove(name);
@@ -42,6 +39,22 @@ pub(super) fn strip_response(head: &mut response::Parts) {
     if head.status == StatusCode::NOT_MODIFIED {
         headers.remove(CONTENT_TYPE);
     }
+}
+
+/// Removes `Connection` and what it names.
+fn remove_named(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !USUAL_OPTIONS.iter().any(|usual| name.eq_ignore_ascii_case(usual)))
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    headers.remove(CONNECTION);
 }
 
 /// Adds the client to the end of `X-Forwarded-For`, several lines of which become one. `None` adds nobody.

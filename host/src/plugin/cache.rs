@@ -8,12 +8,19 @@ use std::fs;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::opaque;
+
+/// What nobody has used for so long is removed.
+const KEPT_UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How exactly it is known when a file was used last.
+const TOUCHED_EACH: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) struct Cache {
     directory: Option<PathBuf>,
@@ -35,6 +42,9 @@ impl Cache {
                 false
             }
         });
+        if let Some(directory) = &directory {
+            forget_unused(directory, SystemTime::now());
+        }
         Self { directory, engine: hasher.finish() }
     }
 
@@ -66,7 +76,36 @@ fn stored(engine: &Engine, file: &Path) -> Option<Component> {
     // SAFETY: `own_directory` has checked that only this user can write there, and only `store` does, whole files by
     // renaming. The engine refuses code of another version or with other settings.
     let component = unsafe { Component::deserialize_file(engine, file) };
-    component.ok()
+    let component = component.ok()?;
+    touch(file, SystemTime::now());
+    Some(component)
+}
+
+/// Notes that a file is in use, as the time of its last change.
+fn touch(file: &Path, now: SystemTime) {
+    if unused_for(file, now).is_some_and(|unused| unused >= TOUCHED_EACH)
+        && let Err(error) = fs::File::options().append(true).open(file).and_then(|file| file.set_modified(now))
+    {
+        tracing::debug!("failed to note the use of `{}`: {error}", file.display());
+    }
+}
+
+/// Removes what no proxy has used for long: code of former plugins, former engines and broken attempts.
+fn forget_unused(directory: &Path, now: SystemTime) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for file in entries.flatten().map(|entry| entry.path()) {
+        let is_ours = file.extension().is_some_and(|kind| kind == "cwasm" || kind == "tmp" || kind == "probe");
+        if is_ours && unused_for(&file, now).is_some_and(|unused| unused >= KEPT_UNUSED) {
+            match fs::remove_file(&file) {
+                Ok(()) => tracing::debug!("removed `{}`, which nobody has used for long", file.display()),
+                Err(error) => tracing::debug!("failed to remove `{}`: {error}", file.display()),
+            }
+        }
+    }
+}
+
+fn unused_for(file: &Path, now: SystemTime) -> Option<Duration> {
+    now.duration_since(fs::metadata(file).ok()?.modified().ok()?).ok()
 }
 
 fn store(component: &Component, file: &Path) -> anyhow::Result<()> {
@@ -102,4 +141,27 @@ fn own_directory(directory: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn own_directory(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_uses_is_removed_after_a_month() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = SystemTime::now();
+        let write = |name: &str, days: u64| {
+            let file = folder.path().join(name);
+            let modified = now - Duration::from_secs(days * 24 * 3600);
+            fs::File::create(&file).and_then(|file| file.set_modified(modified)).expect("a file");
+            file
+        };
+        let [new, old, broken] = [write("new.cwasm", 29), write("old.cwasm", 30), write("old.0.tmp", 31)];
+        let [used, other] = [write("used.cwasm", 31), write("notes.txt", 400)];
+        touch(&used, now);
+        forget_unused(folder.path(), now);
+        assert_eq!([&new, &old, &broken, &used, &other].map(|file| file.exists()), [true, false, false, true, true]);
+        forget_unused(&folder.path().join("nowhere"), now);
+    }
 }

@@ -5,8 +5,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::bindings::exports::weir::plugin::middleware as wit;
-use super::bindings::weir::plugin::types;
+use super::bindings::middleware::exports::weir::plugin::middleware as wit;
+use super::bindings::middleware::weir::plugin::types;
 use crate::http::{Response, X_FORWARDED_FOR, may_be_taken_for};
 
 /// The most header bytes that one verdict may set: names, values and 32 for each (as RFC 9113, section 6.5.2, counts).

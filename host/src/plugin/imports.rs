@@ -1,6 +1,7 @@
 //! What the host gives to guests: the interfaces of `wit/` that need no grant, and a WASI that denies everything.
 //!
-//! `plugin` links it once. It never touches a file, a socket or the environment on a guest's behalf.
+//! `plugin` links it once; `grants` has the rest. It never touches a file, a socket or the environment on a guest's
+//! behalf.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -10,17 +11,26 @@ use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::bindings::weir::plugin::{clock, connection, exchange, log, random};
+use super::Kind;
+use super::bindings::dns_provider::weir::plugin::{fetch, secrets, timer};
+use super::bindings::middleware::weir::plugin::{clock, connection, exchange, log, random, types};
+use super::grants::Grants;
+use super::limits::MEMORY;
 use crate::http::{Connection, Request};
 
-/// The interfaces that every plugin may import.
-pub(super) const OFFERED: [&str; 6] = ["types", "exchange", "connection", "log", "clock", "random"];
+/// The interfaces that plugins of a kind may import.
+pub(super) const fn offered(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Middleware => &["types", "exchange", "connection", "log", "clock", "random"],
+        Kind::DnsProvider => &["types", "log", "clock", "random", "timer", "secrets", "fetch"],
+    }
+}
 
 /// The most bytes that one `random.bytes` answers with.
 const RANDOM_BYTES_AT_MOST: u32 = 4096;
 
-/// The most bytes of one log line that are kept.
-const LOG_BYTES_AT_MOST: usize = 4096;
+/// The most characters of one log line that are kept.
+const LOG_CHARACTERS_AT_MOST: usize = 4096;
 
 /// The only resource that guests see: the message of the call they are in. Its representation carries nothing.
 #[expect(unreachable_pub, reason = "the generated bindings export it again")]
@@ -33,7 +43,11 @@ pub(super) struct State {
     pub(super) limits: StoreLimits,
     /// Epoch ticks that the guest may still run in this call.
     pub(super) ticks_left: u32,
-    plugin: Arc<str>,
+    /// Lines that the guest may still write in this call.
+    pub(super) log_lines_left: u32,
+    pub(super) plugin: Arc<str>,
+    /// What this call may use beyond what all may.
+    pub(super) grants: Option<Grants>,
     started: Instant,
     wasi: WasiCtx,
     table: ResourceTable,
@@ -53,9 +67,9 @@ impl Exchange {
 }
 
 impl State {
-    pub(super) fn new(plugin: Arc<str>, memory: usize) -> Self {
+    pub(super) fn new(plugin: Arc<str>, grants: Option<Grants>) -> Self {
         let limits = StoreLimitsBuilder::new()
-            .memory_size(memory)
+            .memory_size(MEMORY)
             .table_elements(100_000)
             .instances(200)
             .tables(200)
@@ -66,7 +80,9 @@ impl State {
             exchange: None,
             limits,
             ticks_left: 0,
+            log_lines_left: 0,
             plugin,
+            grants,
             started: Instant::now(),
             wasi: WasiCtx::builder().allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false).build(),
             table: ResourceTable::new(),
@@ -86,10 +102,13 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     connection::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     log::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     clock::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
-    random::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+    random::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    timer::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    secrets::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    fetch::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
 }
 
-impl super::bindings::weir::plugin::types::Host for State {}
+impl types::Host for State {}
 
 impl exchange::Host for State {}
 
@@ -170,8 +189,19 @@ impl log::Host for State {
         for (name, value) in fields {
             message.push_str(&format!(" {name}={value:?}"));
         }
-        let message: String =
-            message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LOG_BYTES_AT_MOST).collect();
+        let redacted = self.grants.as_ref().map(|grants| grants.values.redacted(&message));
+        self.log(at, redacted.as_ref().unwrap_or(&message));
+    }
+}
+
+impl State {
+    /// Writes a line in the name of the guest, unless it has had enough of them.
+    pub(super) fn log(&mut self, at: log::Level, message: &str) {
+        if self.log_lines_left == 0 || !log::Host::enabled(self, at) {
+            return;
+        }
+        self.log_lines_left -= 1;
+        let message = printable(message, LOG_CHARACTERS_AT_MOST);
         let plugin = &*self.plugin;
         match at {
             log::Level::Debug => tracing::debug!(plugin, "{message}"),
@@ -180,6 +210,14 @@ impl log::Host for State {
             log::Level::Error => tracing::error!(plugin, "{message}"),
         }
     }
+}
+
+/// A guest's text as logs and messages may show it: on one line, in the order it is written in, and not too long.
+pub(super) fn printable(text: &str, characters_at_most: usize) -> String {
+    let turns_or_hides =
+        |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let shown = |c: char| if c.is_control() || turns_or_hides(c) { ' ' } else { c };
+    text.chars().map(shown).take(characters_at_most).collect()
 }
 
 impl clock::Host for State {

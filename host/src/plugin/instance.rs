@@ -14,14 +14,15 @@ use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
+use wasmtime::Store;
 use wasmtime::component::Resource;
-use wasmtime::{Store, Trap, UpdateDeadline};
 
-use super::bindings::exports::weir::plugin::middleware as wit;
-use super::bindings::{MinimalMiddleware, MinimalMiddlewarePre};
+use super::bindings::middleware::exports::weir::plugin::middleware as wit;
+use super::bindings::middleware::{MinimalMiddleware, MinimalMiddlewarePre};
 use super::edit::{self, HeaderEdit, Plan};
 use super::imports::{Exchange, Message, State};
-use super::{About, Configured, INIT_BUDGET, MEMORY, Plugin, TICK, opaque};
+use super::limits::{self, INIT_BUDGET, allow, trap_reason};
+use super::{Configured, opaque};
 use crate::http::{Failure, Request, Response, ResponseHead};
 use crate::target;
 
@@ -200,29 +201,14 @@ impl Drop for Lease<'_> {
     }
 }
 
-/// Runs `describe` in an instance of its own.
-pub(super) async fn describe(name: &Arc<str>, pre: &MinimalMiddlewarePre<State>) -> anyhow::Result<About> {
-    let Instance { mut store, guest } = instantiate(name, pre).await?;
-    let about = guest
-        .weir_plugin_description()
-        .call_describe(&mut store)
-        .await
-        .map_err(|error| anyhow!("`describe` failed: {}", trap_reason(&error)))?;
-    let schema = match about.config_schema.trim() {
-        "" => serde_json::Value::Null,
-        schema => serde_json::from_str(schema).context("its configuration schema is not JSON")?,
-    };
-    Ok(About { version: about.version, summary: about.summary, schema, files: about.files })
-}
-
 /// Runs `init` in an instance of its own, for the plan and for the guest's judgement of the configuration.
-pub(super) async fn init(plugin: &Plugin, config: &Value) -> anyhow::Result<Plan> {
-    let mut instance = instantiate(&plugin.name, &plugin.pre).await?;
+pub(super) async fn init(name: &Arc<str>, pre: &MinimalMiddlewarePre<State>, config: &Value) -> anyhow::Result<Plan> {
+    let mut instance = instantiate(name, pre).await?;
     call_init(&mut instance, config).await
 }
 
 async fn initialised(plugin: &Configured) -> anyhow::Result<Instance> {
-    let mut instance = instantiate(&plugin.plugin.name, &plugin.plugin.pre).await?;
+    let mut instance = instantiate(&plugin.plugin.name, &plugin.pre).await?;
     call_init(&mut instance, &plugin.config).await?;
     Ok(instance)
 }
@@ -238,26 +224,9 @@ async fn call_init(Instance { store, guest }: &mut Instance, config: &Value) -> 
 }
 
 async fn instantiate(name: &Arc<str>, pre: &MinimalMiddlewarePre<State>) -> anyhow::Result<Instance> {
-    let mut store = Store::new(pre.engine(), State::new(Arc::clone(name), MEMORY));
-    store.limiter(|state| &mut state.limits);
-    store.epoch_deadline_callback(|mut store| {
-        let state = store.data_mut();
-        if state.ticks_left == 0 {
-            return Err(Trap::Interrupt.into());
-        }
-        state.ticks_left -= 1;
-        // Not `Yield`, which wakes itself at once: the worker's sockets must be looked at in between.
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
-    });
-    allow(&mut store, INIT_BUDGET);
+    let mut store = limits::store(pre.engine(), State::new(Arc::clone(name), None), INIT_BUDGET);
     let guest = pre.instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
     Ok(Instance { store, guest })
-}
-
-/// Grants CPU time for the next call, counted in ticks during which the guest ran.
-fn allow(store: &mut Store<State>, budget: Duration) {
-    store.data_mut().ticks_left = u32::try_from(budget.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
-    store.set_epoch_deadline(1);
 }
 
 /// A field value as guests get it where the interface has a string; empty if it is missing or no text.
@@ -271,14 +240,6 @@ fn named(headers: &HeaderMap, names: &[HeaderName]) -> Vec<Option<HeaderValue>> 
 
 fn bytes(values: &[Option<HeaderValue>]) -> Vec<Option<&[u8]>> {
     values.iter().map(|value| value.as_ref().map(HeaderValue::as_bytes)).collect()
-}
-
-fn trap_reason(error: &wasmtime::Error) -> String {
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => "it used up its CPU time for one call".to_owned(),
-        Some(trap) => trap.to_string(),
-        None => error.root_cause().to_string(),
-    }
 }
 
 fn failed(plugin: &Configured, reason: &str) -> Failure {

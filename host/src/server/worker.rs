@@ -19,9 +19,10 @@ use tokio::task::spawn_local;
 use tokio::time::interval;
 
 use super::listen::{self, Bound};
+use crate::acme::Acme;
 use crate::admin::Admin;
 use crate::config::Install;
-use crate::config::install::{self, HeadersStrategy, Transport};
+use crate::config::install::{self, CertificatesResolver, HeadersStrategy, Transport};
 use crate::entrypoint::{self, Admission, Aliases, EntryPoint, Limits, Live, Reception, Sending, Trust, Worker};
 use crate::forward::Pools;
 use crate::middleware::Resources;
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     pub(super) access_log: Option<Arc<AccessLog>>,
     pub(super) draining: Arc<AtomicBool>,
     pub(super) admission: Arc<Admission>,
+    pub(super) acme: Arc<Acme>,
 }
 
 /// The running threads. They end when this is dropped.
@@ -84,6 +86,7 @@ impl Workers {
             }
         }
         let admin = Arc::new(Admin {
+            acme: Arc::clone(&shared.acme),
             live: Arc::clone(&shared.live),
             install: Arc::clone(&shared.install),
             started: Timestamp::now(),
@@ -156,6 +159,7 @@ async fn work(start: Start) {
         resources,
         access_log: shared.access_log,
         admission: shared.admission,
+        answers: shared.acme.answers().clone(),
         requests: counts.requests,
         host_name,
         last_failure: Cell::new(None),
@@ -180,13 +184,14 @@ async fn work(start: Start) {
 }
 
 fn entry_point(name: &str, install: &Install) -> EntryPoint {
-    let install::EntryPoint { http, forwarded_headers, transport, http2, observability, .. } =
+    let install::EntryPoint { http, forwarded_headers, transport, http2, observability, allow_acme_by_pass, .. } =
         &install.entry_points[name];
     EntryPoint {
         name: name.into(),
         trust: Trust { everybody: forwarded_headers.insecure, networks: forwarded_headers.trusted_ips.clone() },
         append_client_address: !forwarded_headers.not_append_x_forwarded_for,
         paths: paths(http),
+        kept_for_middlewares: forwarded_headers.connection.clone(),
         aliases: aliases(http),
         limits: limits(transport),
         keep_alive_time_at_most: unless_zero(transport.keep_alive_max_time),
@@ -195,7 +200,12 @@ fn entry_point(name: &str, install: &Install) -> EntryPoint {
         header_bytes_at_most: http.max_header_bytes,
         http2_streams_at_most: http2.max_concurrent_streams,
         access_log: observability.access_logs.unwrap_or(true),
+        answers_tls_alpn: !allow_acme_by_pass && install.certificates_resolvers.values().any(has_tls_challenge),
     }
+}
+
+fn has_tls_challenge(resolver: &CertificatesResolver) -> bool {
+    resolver.acme.as_ref().is_some_and(|acme| acme.tls_challenge.is_some())
 }
 
 fn paths(http: &install::EntryPointHttp) -> Paths {

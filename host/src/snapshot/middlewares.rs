@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Items, Middleware, Reference, Sources, Status, did_you_mean};
 use crate::config::routing::{self, TRAEFIK_MIDDLEWARES};
 use crate::config::{Install, Item, Node, Problem, Routing, reason};
-use crate::plugin::{Configured, Plugin};
+use crate::plugin::{Configured, Kind, Plugin};
 
 /// The plugin behind redirections of whole entry points.
 pub(super) const REDIRECTION: &str = "redirectScheme";
@@ -40,7 +40,9 @@ pub(super) fn used_plugins(install: &Install, routing: &Routing) -> BTreeSet<Str
         _ => None,
     });
     let redirects = install.entry_points.values().any(|entry| entry.http.redirections.entry_point.is_some());
-    of_files.chain(redirects.then(|| REDIRECTION.to_lowercase())).collect()
+    let authorities = install.certificates_resolvers.values().filter_map(|resolver| resolver.acme.as_ref());
+    let providers = authorities.filter_map(|acme| Some(acme.dns_challenge.as_ref()?.provider.to_lowercase()));
+    of_files.chain(redirects.then(|| REDIRECTION.to_lowercase())).chain(providers).collect()
 }
 
 /// The plugins that a reference to a middleware comes down to.
@@ -134,6 +136,7 @@ fn loaded(
         let reason = entry.problem.as_deref().unwrap_or("it was never loaded");
         return Err(item.problem(key, format!("the plugin `{name}` cannot be used: {reason}")));
     };
+    plugin.must_be(Kind::Middleware).map_err(|error| item.problem(key, error.to_string()))?;
     Ok(Arc::clone(plugin))
 }
 

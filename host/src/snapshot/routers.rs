@@ -333,6 +333,19 @@ async fn internal(sources: &Sources<'_>, items: &mut Items) {
     if let Some(ping) = install.ping.as_ref().filter(|ping| !ping.manual_routing) {
         add(items, "ping", &ping.entry_point, "PathPrefix(`/ping`)", i64::MAX, Internal::Ping);
     }
+    challenges(install, items);
+}
+
+/// CAs look on port 80, where most entry points redirect: the challenge comes first, if the entry point lets it.
+fn challenges(install: &Install, items: &mut Items) {
+    let resolvers = install.certificates_resolvers.values().filter_map(|resolver| resolver.acme.as_ref());
+    let entry_points = resolvers.filter_map(|acme| Some(acme.http_challenge.as_ref()?.entry_point.as_str()));
+    for name in entry_points.collect::<BTreeSet<_>>() {
+        let Some(entry_point) = install.entry_points.get(name) else { continue };
+        let rule = "PathPrefix(`/.well-known/acme-challenge/`)";
+        let priority = if entry_point.allow_acme_by_pass { rule.len() as i64 } else { i64::MAX };
+        add(items, &format!("acme-http-{name}"), name, rule, priority, Internal::Acme);
+    }
 }
 
 fn add(items: &mut Items, name: &str, entry_point: &str, rule: &str, priority: i64, service: Internal) {

@@ -1,6 +1,11 @@
-//! What a middleware says of itself, as constants. Read by `component::describe`; never depends on a configuration.
+//! What a plugin says of itself, as constants. Read by `describe`, which each component exports; never depends on a configuration.
 
-/// Name, version and wishes of a middleware. Start with [`about!`](crate::about).
+use crate::description::{self, Variable};
+
+/// What lego's users can set for each DNS provider.
+pub(crate) const SETTINGS: [&str; 4] = ["TTL", "PROPAGATION_TIMEOUT", "POLLING_INTERVAL", "HTTP_TIMEOUT"];
+
+/// Name, version and wishes of a plugin. Start with [`about!`](crate::about).
 #[derive(Clone, Copy, Debug)]
 pub struct About {
     pub(crate) name: &'static str,
@@ -10,6 +15,7 @@ pub struct About {
     pub(crate) files: &'static [&'static str],
     pub(crate) urls: &'static [&'static str],
     pub(crate) secrets: &'static [Secret],
+    pub(crate) settings: &'static [&'static str],
     pub(crate) origins: &'static [&'static str],
 }
 
@@ -22,6 +28,26 @@ pub struct Secret {
     pub required: bool,
     /// Whether its value is a URL whose origin [`fetch`](crate::fetch) may then reach.
     pub url: bool,
+}
+
+impl Secret {
+    /// One that the plugin cannot work without.
+    #[must_use]
+    pub const fn required(name: &'static str) -> Self {
+        Self { name, required: true, url: false }
+    }
+
+    /// One that the plugin can do without, or has another for.
+    #[must_use]
+    pub const fn optional(name: &'static str) -> Self {
+        Self { name, required: false, url: false }
+    }
+
+    /// An address in place of [`About::origins`].
+    #[must_use]
+    pub const fn url(name: &'static str) -> Self {
+        Self { name, required: false, url: true }
+    }
 }
 
 /// An [`About`] with the version and the description of the crate that calls it. The name is the one that configuration
@@ -38,7 +64,7 @@ impl About {
     #[must_use]
     pub const fn new(name: &'static str, version: &'static str, summary: &'static str) -> Self {
         let config_schema = r#"{"type": "object", "additionalProperties": false}"#;
-        Self { name, version, summary, config_schema, files: &[], urls: &[], secrets: &[], origins: &[] }
+        Self { name, version, summary, config_schema, files: &[], urls: &[], secrets: &[], settings: &[], origins: &[] }
     }
 
     /// JSON Schema of the configuration, with every option by its exact name. Without it there are no options.
@@ -69,10 +95,41 @@ impl About {
         self
     }
 
+    /// For DNS providers: what the names of their [`Settings`](crate::dns::Settings) begin with, such as `DO` for
+    /// `DO_TTL`. Where there are several, the first that is set counts.
+    #[must_use]
+    pub const fn settings(mut self, prefixes: &'static [&'static str]) -> Self {
+        self.settings = prefixes;
+        self
+    }
+
     /// Origins (`https://api.example.com:443`) that [`fetch`](crate::fetch) wants to reach whatever the configuration.
     #[must_use]
     pub const fn origins(mut self, origins: &'static [&'static str]) -> Self {
         self.origins = origins;
         self
+    }
+
+    /// The same as the host wants it.
+    pub(crate) fn to_host(self) -> description::About {
+        let owned = |list: &[&str]| list.iter().map(|&item| item.to_owned()).collect();
+        let secret = |&Secret { name, required, url }: &Secret| Variable { name: name.to_owned(), required, url };
+        let setting = |name| Variable { name, required: false, url: false };
+        description::About {
+            name: self.name.to_owned(),
+            version: self.version.to_owned(),
+            summary: self.summary.to_owned(),
+            config_schema: self.config_schema.to_owned(),
+            files: owned(self.files),
+            urls: owned(self.urls),
+            variables: self.secrets.iter().map(secret).chain(self.setting_names().map(setting)).collect(),
+            origins: owned(self.origins),
+        }
+    }
+
+    /// The variables that [`Settings`](crate::dns::Settings) are read from.
+    pub(crate) fn setting_names(&self) -> impl Iterator<Item = String> {
+        let names = |prefix: &&str| SETTINGS.map(|name| format!("{prefix}_{name}"));
+        self.settings.iter().flat_map(names)
     }
 }

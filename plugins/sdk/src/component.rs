@@ -3,10 +3,8 @@
 
 use std::cell::OnceCell;
 
-use crate::bindings::exports::weir::plugin::description::Variable;
 use crate::{Error, Middleware, Plan, Request, Response, ResponseVerdict};
 
-pub use crate::bindings::exports::weir::plugin::description::{About, Guest as Description};
 pub use crate::bindings::exports::weir::plugin::middleware::{Guest as Calls, RequestVerdict};
 pub use crate::bindings::weir::plugin::exchange::Message;
 pub use crate::bindings::weir::plugin::types::{RequestHead, ResponseHead};
@@ -55,23 +53,6 @@ impl<M: Middleware> Instance<M> {
 
     fn ready(&self) -> &Ready<M> {
         self.0.get().expect("the host calls init before anything else")
-    }
-}
-
-pub fn describe<M: Middleware>() -> About {
-    let about = M::ABOUT;
-    let owned = |list: &[&str]| list.iter().map(|&item| item.to_owned()).collect();
-    let variable =
-        |secret: &crate::Secret| Variable { name: secret.name.to_owned(), required: secret.required, url: secret.url };
-    About {
-        name: about.name.to_owned(),
-        version: about.version.to_owned(),
-        summary: about.summary.to_owned(),
-        config_schema: about.config_schema.to_owned(),
-        files: owned(about.files),
-        urls: owned(about.urls),
-        variables: about.secrets.iter().map(variable).collect(),
-        origins: owned(about.origins),
     }
 }
 

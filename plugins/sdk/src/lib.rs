@@ -1,6 +1,6 @@
-//! What a middleware for Weir is written with: implement [`Middleware`], name the type in [`export!`], build for
+//! What a plugin for Weir is written with: implement [`Middleware`], name the type in [`export!`], build for
 //! `wasm32-wasip2`. The crate turns the calls of the host (`wit/weir-plugin.wit`) into Rust and back; it keeps no
-//! policy of its own, and imports nothing that the middleware does not use.
+//! policy of its own, and imports nothing that the plugin does not use. For DNS providers see [`dns`].
 //!
 //! ```
 //! use weir_sdk::{About, Decision, Error, Middleware, Plan, Request, RequestEdit};
@@ -36,6 +36,9 @@
 mod about;
 #[doc(hidden)]
 pub mod component;
+#[doc(hidden)]
+pub mod description;
+pub mod dns;
 mod edit;
 pub mod header;
 mod message;
@@ -50,9 +53,14 @@ pub use bindings::exports::weir::plugin::middleware::{
     BodyMode, FixedEdit, Plan, RequestVerdict, ResponseVerdict, Transport,
 };
 pub use bindings::weir::plugin::types::{Error, ErrorKind, HeaderEdit, Reply, RequestEdit, ResponseEdit};
-pub use bindings::weir::plugin::{clock, connection, fetch, log, metrics, random, secrets, shared};
+pub use bindings::weir::plugin::{connection, metrics, random, shared};
 pub use edit::Decision;
 pub use message::{Request, Response};
+
+#[cfg(target_arch = "wasm32")]
+pub use bindings::weir::plugin::{clock, fetch, log, secrets};
+#[cfg(not(target_arch = "wasm32"))]
+pub use testing::capabilities::{clock, fetch, log, secrets};
 
 /// One configured middleware. The host makes several instances of it and calls each for one request at a time, so that
 /// `RefCell` is enough for state; what must be seen by all instances goes into [`shared`].
@@ -96,9 +104,9 @@ macro_rules! export {
 
             struct Component;
 
-            impl $crate::component::Description for Component {
-                fn describe() -> $crate::component::About {
-                    $crate::component::describe::<$middleware>()
+            impl $crate::description::Guest for Component {
+                fn describe() -> $crate::description::About {
+                    $crate::description::answer(<$middleware as $crate::Middleware>::ABOUT)
                 }
             }
 
@@ -123,7 +131,8 @@ macro_rules! export {
                 }
             }
 
-    $crate::bindings::export_component!(Component with_types_in $crate::bindings);
+    $crate::description::bindings::export_description!(Component with_types_in $crate::description::bindings);
+    $crate::bindings::export_middleware!(Component with_types_in $crate::bindings);
         };
 
         #[cfg(not(target_arch = "wasm32"))]
@@ -131,12 +140,28 @@ macro_rules! export {
     };
 }
 
+/// The worlds of `wit/` in parts, of which a component takes those that it needs: macros that export one interface can be
+/// there but once in a crate.
 #[doc(hidden)]
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit",
-        world: "middleware-plugin",
-        export_macro_name: "export_component",
+        inline: "
+            package weir:sdk;
+            world middleware-part {
+                import weir:plugin/log@0.1.0;
+                import weir:plugin/clock@0.1.0;
+                import weir:plugin/random@0.1.0;
+                import weir:plugin/connection@0.1.0;
+                import weir:plugin/metrics@0.1.0;
+                import weir:plugin/secrets@0.1.0;
+                import weir:plugin/shared@0.1.0;
+                import weir:plugin/fetch@0.1.0;
+                export weir:plugin/middleware@0.1.0;
+            }
+        ",
+        generate_all,
+        export_macro_name: "export_middleware",
         pub_export_macro: true,
         default_bindings_module: "weir_sdk::bindings",
         additional_derives: [PartialEq],

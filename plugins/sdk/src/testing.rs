@@ -1,9 +1,17 @@
-//! Messages for unit tests of a middleware, which run natively: `cargo test`. No host is involved, so that capabilities
-//! (`random`, `fetch`, …) cannot be called from there.
+//! What unit tests of a plugin need, which run natively with `cargo test`: messages for a middleware, challenges for a
+//! DNS provider, and a [`Host`] that answers `fetch` and gives variables and time. The other capabilities (`random`,
+//! `shared`, …) cannot be called from there.
+
+#[doc(hidden)]
+pub mod capabilities;
+mod host;
 
 use crate::bindings::weir::plugin::types::RequestHead;
+use crate::dns::Challenge;
 use crate::message::Fields;
 use crate::{Request, Response};
+
+pub use host::{Expected, Host};
 
 /// A request to an absolute `http` or `https` URL, with these field lines, from 192.0.2.1 by the router `test@file`.
 ///
@@ -30,6 +38,22 @@ pub fn request(method: &str, url: &str, headers: &[(&str, &str)]) -> Request<'st
 pub fn response(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Response<'static> {
     Response::new(status, given(headers, body))
 }
+
+/// A challenge for the record at `fqdn`, in `zone`, both with the final dot. The value is [`VALUE`].
+#[must_use]
+pub fn challenge(fqdn: &str, zone: &str) -> Challenge {
+    Challenge {
+        fqdn: fqdn.to_owned(),
+        zone: zone.to_owned(),
+        value: VALUE.to_owned(),
+        domain: fqdn.trim_start_matches("_acme-challenge.").trim_end_matches('.').to_owned(),
+        token: "tOkEn".to_owned(),
+        key_authorization: "tOkEn.tHuMbPrInT".to_owned(),
+    }
+}
+
+/// What the record of a [`challenge`] has to hold.
+pub const VALUE: &str = "w2toDKxcQx2N8zcu4HnDboT1FceHs7lupLMTXsPbXCQ";
 
 fn given(headers: &[(&str, &str)], body: &[u8]) -> Fields<'static> {
     let line = |&(name, value): &(&str, &str)| (name.to_ascii_lowercase(), value.as_bytes().to_vec());

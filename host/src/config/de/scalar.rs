@@ -135,6 +135,11 @@ pub(in crate::config) fn network(text: &str) -> Result<IpNet, String> {
     network.map_err(|_| format!("`{text}` is neither an address nor a network\nwrite `192.168.1.7` or `10.0.0.0/8`"))
 }
 
+/// `1024` for a gigabyte.
+pub(in crate::config) fn megabytes(text: &str) -> Result<u64, String> {
+    number(text).map_err(|message| format!("{message}\nwrite megabytes without a unit: `1024` for 1 GB"))
+}
+
 /// `404` or `500-599`.
 pub(in crate::config) fn status_codes(text: &str) -> Result<RangeInclusive<u16>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));

@@ -163,9 +163,6 @@ fn without_effect(install: &Install) -> Vec<Problem> {
     }
     for (name, entry_point) in &install.entry_points {
         let key = format!("entryPoints.{name}");
-        if !entry_point.forwarded_headers.connection.is_empty() {
-            keys.push(format!("{key}.forwardedHeaders.connection"));
-        }
         keys.extend(entry_point.observability.without_effect().map(|option| format!("{key}.observability.{option}")));
     }
     keys.into_iter().map(|key| de::no_effect(&key, install.place(&key))).collect()

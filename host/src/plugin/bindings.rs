@@ -1,0 +1,28 @@
+//! The Rust side of `wit/`: a module for each world whose exports the host calls.
+//!
+//! What both import is generated once, so that one [`State`](super::imports::State) offers it to both.
+
+pub(super) mod middleware {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "minimal-middleware",
+        exports: { default: async },
+        with: { "weir:plugin/exchange.message": crate::plugin::imports::Message },
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}
+
+pub(super) mod dns_provider {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "dns-provider",
+        imports: { "weir:plugin/fetch.send": async, "weir:plugin/timer.sleep": async | trappable },
+        exports: { default: async },
+        with: {
+            "weir:plugin/types": super::middleware::weir::plugin::types,
+            "weir:plugin/log": super::middleware::weir::plugin::log,
+            "weir:plugin/clock": super::middleware::weir::plugin::clock,
+            "weir:plugin/random": super::middleware::weir::plugin::random,
+        },
+    });
+}

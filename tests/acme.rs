@@ -1,0 +1,321 @@
+//! Certificates from Pebble, by each of the challenges, with the whole proxy in between.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use http::Request;
+use serde_json::Value;
+
+use crate::support::client::{Client, trusting};
+use crate::support::digitalocean::{DigitalOcean, TOKEN};
+use crate::support::dns::DnsServer;
+use crate::support::eventually;
+use crate::support::folder::Folder;
+use crate::support::pebble::{KEY_ID, MAC_KEY, Pebble, Setup, free};
+use crate::support::program::{Program, run_with};
+use crate::support::proxy::Proxy;
+
+const INSTALL: &str = include_str!("seed/traefik.yaml");
+const DASHBOARD: &str = include_str!("seed/config_dynamic/traefik_dynamic.yaml");
+const QLIK_SENSE: &str = include_str!("seed/config_dynamic/qliksense_dynamic.yaml");
+const HOSTS: [&str; 3] = ["qliksense.ptarmiganlabs.net", "qliksensedev.ptarmiganlabs.net", "traefik.ptarmiganlabs.net"];
+
+/// The world that the article lives in: a zone, its provider, and a CA.
+struct Article {
+    folder: Folder,
+    dns: Arc<DnsServer>,
+    provider: DigitalOcean,
+    ca: Pebble,
+}
+
+impl Article {
+    async fn new() -> Self {
+        let dns = Arc::new(DnsServer::start().await);
+        // The zone's own server is the same one, which is not on port 53: this is said to the proxy instead.
+        dns.add_zone("ptarmiganlabs.net.", &[("ns1.ptarmiganlabs.net.", Ipv4Addr::LOCALHOST.into())]);
+        let provider = DigitalOcean::start("ptarmiganlabs.net", Arc::clone(&dns)).await;
+        let ca = Pebble::start(Setup::asking(dns.address())).await;
+        let folder = Folder::new();
+        let this = Self { folder, dns, provider, ca };
+        this.write();
+        this
+    }
+
+    /// The three files, with the CA, the resolver, the paths of Windows and the ports replaced.
+    fn write(&self) {
+        let ca = format!("caServer: {}\n      caCertificates: {}", self.ca.directory(), self.ca.ca_file());
+        let checks = "propagation: {disableANSChecks: true, requireAllRNS: true}";
+        let places = [
+            (r"filepath: C:\tool\traefik\log\traefik.log", "noColor: true"),
+            (r"C:\tool\traefik\config_dynamic", "$DIR/routing"),
+            ("\":80\"", "\"127.0.0.1:0\""),
+            ("\":443\"", "\"127.0.0.1:0\""),
+            ("# caserver: https://acme-staging-v02.api.letsencrypt.org/directory", ca.as_str()),
+            ("resolvers: ns1.digitalocean.com:53", &format!("resolvers: {}", self.dns.address())),
+            ("delayBeforeCheck: 10 ", checks),
+        ];
+        let install = places.iter().fold(INSTALL.to_owned(), |text, (from, to)| {
+            assert!(text.contains(from), "the seed has `{from}`");
+            text.replace(from, to)
+        });
+        self.folder.write("traefik.yaml", install);
+        self.folder.write("routing/traefik_dynamic.yaml", DASHBOARD);
+        self.folder.write("routing/qliksense_dynamic.yaml", QLIK_SENSE);
+    }
+
+    fn start(&self) -> Program {
+        let variables = [("DO_AUTH_TOKEN", TOKEN), ("DO_API_URL", self.provider.url.as_str())];
+        Program::start_with(self.folder.root(), &["--configFile=traefik.yaml"], &variables)
+    }
+
+    fn stored(&self) -> Value {
+        serde_json::from_str(&self.folder.read("acme.json")).unwrap_or_default()
+    }
+
+    fn certificates(&self) -> Vec<Value> {
+        self.stored()["myDnsChallengeResolver"]["Certificates"].as_array().cloned().unwrap_or_default()
+    }
+}
+
+async fn issuer(address: SocketAddr, host: &str) -> String {
+    let client = Client::secure(address, host, trusting()).await.expect("a TLS handshake");
+    let (_, certificate) = x509_parser::parse_x509_certificate(&client.session().certificate).expect("a certificate");
+    certificate.issuer().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_article_gets_its_certificates_and_keeps_them() {
+    let article = Article::new().await;
+    let mut weir = article.start();
+    eventually("three certificates", async || article.certificates().len() == 3).await;
+    let address = weir.address("websecure").await;
+    for host in HOSTS {
+        eventually(host, async || issuer(address, host).await.contains("Pebble Intermediate CA")).await;
+    }
+    let stored = article.stored();
+    let mut names: Vec<_> = article.certificates().iter().map(|one| one["domain"]["main"].to_string()).collect();
+    names.sort();
+    assert_eq!(names, HOSTS.map(|host| format!("\"{host}\"")));
+    assert_eq!(article.certificates()[0]["Store"], "default");
+    let mode = fs::metadata(article.folder.path("acme.json")).expect("acme.json").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    eventually("no record left", async || article.provider.records() == 0).await;
+    for host in HOSTS {
+        assert_eq!(article.dns.txt(&format!("_acme-challenge.{host}.")), [""; 0]);
+    }
+    let asked = article.provider.asked();
+    assert_eq!(asked.iter().filter(|line| line.starts_with("POST") && line.ends_with("201")).count(), 3, "{asked:?}");
+    weir.signal("TERM");
+    weir.ends().await;
+    assert!(!weir.printed().contains(TOKEN), "{}", weir.printed());
+
+    let again = article.start();
+    let address = again.address("websecure").await;
+    for host in HOSTS {
+        assert!(issuer(address, host).await.contains("Pebble Intermediate CA"), "{host} is served from the start");
+    }
+    assert_eq!(article.stored(), stored);
+    assert_eq!(article.provider.asked(), asked, "a restart orders nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_file_refuses_the_resolver() {
+    let article = Article::new().await;
+    article.folder.write("acme.json", "{}");
+    let open = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(article.folder.path("acme.json"), open).expect("permissions can be set");
+    let words = "permissions 644 for acme.json are too open, please use 600";
+    let weir = article.start();
+    weir.prints(words).await;
+    let address = weir.address("websecure").await;
+    assert!(issuer(address, HOSTS[0]).await.contains("WEIR DEFAULT CERT"));
+    assert_eq!(article.provider.asked(), [""; 0]);
+    drop(weir);
+    let checked = run_with(article.folder.root(), &["check", "--configFile=traefik.yaml"], &[]);
+    assert_eq!(checked.code, Some(1), "{checked:?}");
+    assert!(checked.stderr.contains(words), "{checked:?}");
+}
+
+/// Routers `a`, `b` … for hosts below `example.org`, which is this machine.
+struct Site {
+    ca: Pebble,
+    dns: Arc<DnsServer>,
+    web: u16,
+    secure: u16,
+}
+
+impl Site {
+    async fn new(change: impl FnOnce(&mut Setup)) -> Self {
+        let dns = Arc::new(DnsServer::start().await);
+        dns.add_zone("example.org.", &[("ns1.example.org.", Ipv4Addr::LOCALHOST.into())]);
+        for host in ["a", "b", "c", "blocked"] {
+            dns.add_address(&format!("{host}.example.org."), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        }
+        let (web, secure) = (free().await.port(), free().await.port());
+        let mut setup = Setup { http: web, tls: secure, ..Setup::asking(dns.address()) };
+        change(&mut setup);
+        Self { ca: Pebble::start(setup).await, dns, web, secure }
+    }
+
+    /// With a resolver that has these options.
+    async fn proxy(&self, options: &str, routers: &str) -> Proxy {
+        self.proxy_in(Folder::new(), options, routers).await
+    }
+
+    async fn proxy_in(&self, folder: Folder, options: &str, routers: &str) -> Proxy {
+        folder.write("routing/routes.yaml", routers);
+        let install = format!(
+            "
+api: {{}}
+providers: {{providersThrottleDuration: 0s, file: {{directory: $DIR/routing}}}}
+entryPoints:
+  web:
+    address: \"127.0.0.1:{}\"
+    http: {{redirections: {{entryPoint: {{to: websecure}}}}}}
+  websecure: {{address: \"127.0.0.1:{}\"}}
+certificatesResolvers:
+  le:
+    acme:
+      storage: $DIR/acme.json
+      caServer: {}
+      caCertificates: {}
+      keyType: EC256
+      {options}
+",
+            self.web,
+            self.secure,
+            self.ca.directory(),
+            self.ca.ca_file(),
+        );
+        Proxy::start_in(folder, &install).await
+    }
+}
+
+fn router(rule: &str, tls: &str) -> String {
+    format!(
+        "http:\n  routers:\n    a: {{rule: \"{rule}\", service: whoami@internal, entryPoints: [websecure], tls: {{certResolver: le{tls}}}}}
+    api: {{rule: \"Host(`api.example.org`)\", service: api@internal, entryPoints: [websecure], tls: {{}}}}\n"
+    )
+}
+
+/// The names of the certificate that is served for a host.
+async fn names(proxy: &Proxy, host: &str) -> Vec<String> {
+    let client = Client::secure(proxy.address("websecure"), host, trusting()).await.expect("a TLS handshake");
+    let (_, certificate) = x509_parser::parse_x509_certificate(&client.session().certificate).expect("a certificate");
+    let names = certificate.subject_alternative_name().ok().flatten().map(|names| names.value.general_names.clone());
+    let mut names: Vec<_> = names.into_iter().flatten().map(|name| name.to_string()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_01_comes_before_the_redirect() {
+    let site = Site::new(|_| {}).await;
+    let proxy = site
+        .proxy("httpChallenge: {entryPoint: web}", &router("Host(`a.example.org`) || Host(`b.example.org`)", ""))
+        .await;
+    let expected = ["DNSName(a.example.org)", "DNSName(b.example.org)"];
+    eventually("a certificate", async || names(&proxy, "b.example.org").await == expected).await;
+    let stranger = proxy.get("http://a.example.org/.well-known/acme-challenge/unknown").await;
+    assert_eq!(stranger.status, 404);
+    assert_eq!(proxy.get("http://a.example.org/elsewhere").await.status, 301);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_alpn_01_is_answered_beside_requests() {
+    let site = Site::new(|_| {}).await;
+    let proxy = site.proxy("tlsChallenge: {}", &router("Host(`c.example.org`)", "")).await;
+    eventually("a certificate", async || names(&proxy, "c.example.org").await == ["DNSName(c.example.org)"]).await;
+    let reply = proxy.send(Request::get("https://c.example.org/")).await;
+    assert_eq!(reply.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_is_bound_and_bad_nonces_are_borne() {
+    let site = Site::new(|setup| {
+        setup.binds_accounts = true;
+        setup.variables = vec![("PEBBLE_WFE_NONCEREJECT", "30"), ("PEBBLE_ALTERNATE_ROOTS", "2")];
+    })
+    .await;
+    let unbound = site.proxy("tlsChallenge: {}", &router("Host(`a.example.org`)", "")).await;
+    eventually("an error that says what is missing", async || {
+        unbound.get("https://api.example.org/api/certificates").await.text().contains("eab.kid")
+    })
+    .await;
+    drop(unbound);
+    let options = format!("tlsChallenge: {{}}\n      eab: {{kid: {KEY_ID}, hmacEncoded: {MAC_KEY}}}");
+    let proxy = site.proxy(&options, &router("Host(`a.example.org`)", "")).await;
+    eventually("a certificate", async || names(&proxy, "a.example.org").await == ["DNSName(a.example.org)"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_preferred_chain_is_chosen() {
+    let site = Site::new(|setup| setup.variables = vec![("PEBBLE_ALTERNATE_ROOTS", "2")]).await;
+    let root = site.ca.root(2).await;
+    let (_, root) = x509_parser::pem::parse_x509_pem(root.as_bytes()).expect("PEM");
+    let root = root.parse_x509().expect("a certificate");
+    let name = root.subject().iter_common_name().next().expect("a name").as_str().expect("text").to_owned();
+    let options = format!("tlsChallenge: {{}}\n      preferredChain: {name}");
+    let proxy = site.proxy(&options, &router("Host(`a.example.org`)", "")).await;
+    eventually("a certificate", async || names(&proxy, "a.example.org").await == ["DNSName(a.example.org)"]).await;
+    let stored: Value = serde_json::from_str(&proxy.folder.read("acme.json")).expect("JSON");
+    let chain = stored["le"]["Certificates"][0]["certificate"].as_str().expect("text").to_owned();
+    let chain = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, chain).expect("base64");
+    let last = x509_parser::pem::Pem::iter_from_buffer(&chain).last().expect("a certificate").expect("PEM");
+    assert_eq!(last.parse_x509().expect("a certificate").issuer().to_string(), format!("CN={name}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wildcard_serves_the_routers_it_covers() {
+    let site = Site::new(|_| {}).await;
+    let provider = DigitalOcean::start("example.org", Arc::clone(&site.dns)).await;
+    let options = format!(
+        "dnsChallenge:
+        provider: digitalocean
+        resolvers: {}
+        propagation: {{disableANSChecks: true}}
+        env: {{DO_AUTH_TOKEN: {{file: $DIR/token}}, DO_API_URL: {}}}",
+        site.dns.address(),
+        provider.url
+    );
+    let folder = Folder::new();
+    folder.write("token", format!("{TOKEN}\n"));
+    let routers = "
+http:
+  routers:
+    wide:
+      rule: HostRegexp(`.+`)
+      service: whoami@internal
+      entryPoints: [websecure]
+      tls: {certResolver: le, domains: [{main: \"*.example.org\", sans: [example.org]}]}
+    narrow: {rule: \"Host(`b.example.org`)\", service: whoami@internal, entryPoints: [websecure], tls: {certResolver: le}}
+    api: {rule: \"Host(`api.example.org`)\", service: api@internal, entryPoints: [websecure], tls: {}}
+";
+    let proxy = site.proxy_in(folder, &options, routers).await;
+    let expected = ["DNSName(*.example.org)", "DNSName(example.org)"];
+    eventually("a certificate", async || names(&proxy, "b.example.org").await == expected).await;
+    let stored: Value = serde_json::from_str(&proxy.folder.read("acme.json")).expect("JSON");
+    assert_eq!(stored["le"]["Certificates"].as_array().map(Vec::len), Some(1));
+    eventually("no record left", async || provider.records() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_step_it_leaves_a_whole_file_and_no_record() {
+    let rounds: u64 = std::env::var("KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(8);
+    let article = Article::new().await;
+    for round in 0..rounds {
+        // Spread over the time that three orders take, in steps that no round repeats.
+        let pause = std::time::Duration::from_millis(round * 7919 % 1500);
+        let mut weir = article.start();
+        tokio::time::sleep(pause).await;
+        weir.signal("KILL");
+        weir.ends().await;
+        let text = article.folder.read("acme.json");
+        assert!(text.is_empty() || serde_json::from_str::<Value>(&text).is_ok(), "round {round}: {text}");
+    }
+    let _weir = article.start();
+    eventually("three certificates", async || article.certificates().len() == 3).await;
+    eventually("no record left", async || article.provider.records() == 0).await;
+}
