@@ -38,6 +38,8 @@ pub struct About {
     pub variables: Vec<Variable>,
     /// What it may reach.
     pub origins: Vec<WebOrigin>,
+    /// Whether it decides who may pass, so that it is never left out.
+    pub guards: bool,
 }
 
 /// A variable that a plugin declares.
@@ -81,6 +83,7 @@ fn parse(about: description::About) -> anyhow::Result<About> {
         files: about.files,
         origins: origins.collect::<anyhow::Result<_>>()?,
         variables: variables(about.variables)?,
+        guards: about.guards,
     })
 }
 
@@ -122,6 +125,7 @@ mod tests {
             urls: Vec::new(),
             variables: Vec::new(),
             origins: Vec::new(),
+            guards: false,
         }
     }
 

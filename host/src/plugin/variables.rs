@@ -177,6 +177,7 @@ mod tests {
             files: Vec::new(),
             variables: vec![variable("TOKEN", true, false), variable("KEY", true, false), variable("URL", false, true)],
             origins: Vec::new(),
+            guards: false,
         }
     }
 
