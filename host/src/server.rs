@@ -151,7 +151,7 @@ impl Reloader {
     fn new(settings: Settings, acme: impl FnOnce(&Install, &Arc<Host>) -> Acme) -> anyhow::Result<Self> {
         let Settings { install, files, plugin_directory, plugin_cache } = settings;
         let cache = install.plugins.cache.directory.clone().or(plugin_cache);
-        let host = Host::new(cache, listen::workers())?;
+        let host = Host::new(cache, listen::workers(), &install.plugins.settings)?;
         match host.cache_directory() {
             Some(directory) => tracing::debug!("compiled plugins are kept in `{}`", directory.display()),
             None => tracing::debug!("compiled plugins are kept in memory alone"),

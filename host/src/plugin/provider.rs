@@ -21,6 +21,8 @@ use super::{Host, Plugin, Variables};
 
 /// How long one call may take, with all that it waits for.
 const CALL_TIME: Duration = Duration::from_secs(5 * 60);
+/// For an exchange that names no time.
+const EXCHANGE_TIME: Duration = Duration::from_secs(30);
 /// The most that a plugin may hand from `present` to `cleanup`.
 const HANDLE_BYTES_AT_MOST: usize = 4 << 10;
 /// Of the text of an error.
@@ -169,12 +171,22 @@ impl Provider {
         let about = &self.plugin.about;
         let values = self.variables.resolve(about).await.map_err(unusable)?;
         let configured = values.origins(about).map_err(unusable)?;
-        let reach = match configured.is_empty() {
+        let reach = Arc::new(match configured.is_empty() {
             true => Reach::Declared(about.origins.clone()),
             false => Reach::Configured(configured),
+        });
+        let exchanges = Arc::clone(&self.plugin.exchanges);
+        let grants = Grants {
+            values,
+            reach,
+            deadline,
+            usual_time: EXCHANGE_TIME,
+            time_at_most: CALL_TIME,
+            left: u32::MAX,
+            hops: None,
+            exchanges,
         };
-        let grants = Grants { values, reach, deadline };
-        let state = State::new(Arc::clone(&self.plugin.name), Some(grants));
+        let state = State::new(Arc::clone(&self.plugin.name), self.plugin.policy.memory, Some(grants));
         let mut store = limits::store(self.pre.engine(), state, INIT_BUDGET);
         let guest = self.pre.instantiate_async(&mut store).await;
         let guest = guest.map_err(|error| self.error(ErrorKind::Internal, &format!("starting it: {error:#}")))?;
