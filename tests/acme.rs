@@ -1,5 +1,7 @@
 //! Certificates from Pebble, by each of the challenges, with the whole proxy in between.
 
+mod canary;
+
 use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
