@@ -19,7 +19,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use self::solver::Solvers;
 use super::account::Account;
 use super::challenge::Answers;
-use super::client::{self, Authority};
+use super::client::{self, Authority, Wrong};
 use super::dns01::Turns;
 use super::failure::{Failure, Kind};
 use super::journal::Journal;
@@ -116,7 +116,7 @@ impl Surroundings {
 }
 
 impl Resolver {
-    /// Reads what is stored. The sentences are warnings.
+    /// Reads what is stored, and says what to mind.
     ///
     /// # Errors
     ///
@@ -126,11 +126,13 @@ impl Resolver {
         options: &Acme,
         surroundings: &Arc<Surroundings>,
         purpose: Purpose,
-    ) -> anyhow::Result<(Self, Vec<String>)> {
-        let (authority, mut warnings) = Authority::new(options, &environment()).map_err(|reason| anyhow!(reason))?;
+    ) -> Result<(Self, Vec<Wrong>), Wrong> {
+        const OPTION: &str = "storage";
+        let (authority, mut warnings) = Authority::new(options, &environment())?;
         let account = || format!("unable to get ACME account of `{}`", options.storage.display());
-        let (shelf, more) = surroundings.shelf(&options.storage, purpose).with_context(account)?;
-        warnings.extend(more);
+        let shelf = surroundings.shelf(&options.storage, purpose).with_context(account);
+        let (shelf, more) = shelf.map_err(|error| Wrong { option: OPTION, reason: format!("{error:#}") })?;
+        warnings.extend(more.into_iter().map(|reason| Wrong { option: OPTION, reason }));
         let name: Arc<str> = name.into();
         let orders = Arc::clone(
             locked(&surroundings.shared)
