@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::rr::RecordType;
 use http::Request;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::client::{Client, trusting};
 use crate::support::digitalocean::{DigitalOcean, TOKEN};
 use crate::support::dns::{DnsServer, How, On};
 use crate::support::folder::Folder;
+use crate::support::guests::guest;
 use crate::support::pebble::{KEY_ID, MAC_KEY, Pebble, Setup, free};
 use crate::support::program::{Program, run_with};
 use crate::support::proxy::Proxy;
@@ -310,11 +311,9 @@ async fn the_preferred_chain_is_chosen() {
     assert_eq!(last.parse_x509().expect("a certificate").issuer().to_string(), format!("CN={name}"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wildcard_serves_the_routers_it_covers() {
-    let site = Site::new(|_| {}).await;
-    let provider = DigitalOcean::start("example.org", Arc::clone(&site.dns)).await;
-    let options = format!(
+/// With the token in a file of the folder.
+fn by_dns(site: &Site, provider: &DigitalOcean) -> String {
+    format!(
         "dnsChallenge:
         provider: digitalocean
         resolvers: {}
@@ -322,7 +321,13 @@ async fn a_wildcard_serves_the_routers_it_covers() {
         env: {{DO_AUTH_TOKEN: {{file: $DIR/token}}, DO_API_URL: {}}}",
         site.dns.address(),
         provider.url
-    );
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wildcard_serves_the_routers_it_covers() {
+    let site = Site::new(|_| {}).await;
+    let provider = DigitalOcean::start("example.org", Arc::clone(&site.dns)).await;
     let folder = Folder::new();
     folder.write("token", format!("{TOKEN}\n"));
     let routers = "
@@ -336,12 +341,48 @@ http:
     narrow: {rule: \"Host(`b.example.org`)\", service: whoami@internal, entryPoints: [websecure], tls: {certResolver: le}}
     api: {rule: \"Host(`api.example.org`)\", service: api@internal, entryPoints: [websecure], tls: {}}
 ";
-    let proxy = site.proxy_in(folder, &options, routers).await;
+    let proxy = site.proxy_in(folder, &by_dns(&site, &provider), routers).await;
     let expected = ["DNSName(*.example.org)", "DNSName(example.org)"];
     eventually("a certificate", async || names(&proxy, "b.example.org").await == expected).await;
     let stored: Value = serde_json::from_str(&proxy.folder.read("acme.json")).expect("JSON");
     assert_eq!(stored["le"]["Certificates"].as_array().map(Vec::len), Some(1));
     eventually("no record left", async || provider.records() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_s_plugin_that_is_replaced_serves_the_next_order() {
+    let site = Site::new(|_| {}).await;
+    let provider = DigitalOcean::start("example.org", Arc::clone(&site.dns)).await;
+    let folder = Folder::new();
+    folder.write("token", format!("{TOKEN}\n"));
+    let proxy = site.proxy_in(folder, &by_dns(&site, &provider), &router("Host(`a.example.org`)", "")).await;
+    eventually("a certificate", async || names(&proxy, "a.example.org").await == ["DNSName(a.example.org)"]).await;
+    eventually("no record left", async || provider.records() == 0).await;
+    let listed = proxy.get("https://api.example.org/api/plugins").await.json();
+    let listed = listed.as_array().and_then(|list| list.iter().find(|plugin| plugin["name"] == "digitalocean"));
+    let listed = listed.expect("it is listed");
+    assert_eq!((&listed["kind"], &listed["usedBy"]), (&json!("dns-provider"), &json!(["le"])));
+    assert_eq!((&listed["calls"], &listed["failures"]), (&json!(2), &json!(0)), "a record was added and deleted");
+
+    let also = |host: &str| {
+        let tls = "entryPoints: [websecure], tls: {certResolver: le}";
+        format!(
+            "http: {{routers: {{{host}: {{rule: \"Host(`{host}.example.org`)\", service: whoami@internal, {tls}}}}}}}\n"
+        )
+    };
+    // One that takes other variables, and says so.
+    proxy.folder.write("plugins/digitalocean.wasm", guest("oversteps").await);
+    proxy.write("b.yaml", &also("b"));
+    proxy.reload().await;
+    eventually("words of the new one", async || {
+        let certificates = proxy.get("https://api.example.org/api/certificates").await;
+        certificates.text().contains("there is no variable `DO_API_URL`; it knows OVERSTEPS_TOKEN")
+    })
+    .await;
+    proxy.folder.remove("plugins/digitalocean.wasm");
+    proxy.write("c.yaml", &also("c"));
+    proxy.reload().await;
+    eventually("a certificate", async || names(&proxy, "c.example.org").await == ["DNSName(c.example.org)"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,6 +73,17 @@ pub struct Shown {
     pub next_attempt: Option<Timestamp>,
 }
 
+/// A plugin that a resolver proves names with.
+#[derive(Clone, Debug)]
+pub struct ProviderUse {
+    pub resolver: Arc<str>,
+    /// The plugin's name.
+    pub provider: String,
+    pub calls: u64,
+    /// Of those.
+    pub failures: u64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// There is none yet.
@@ -183,6 +194,11 @@ impl Acme {
 
     pub fn shown(&self) -> Vec<Shown> {
         self.running().flat_map(Resolver::shown).collect()
+    }
+
+    /// The DNS providers in use, which need not exist.
+    pub fn providers(&self) -> Vec<ProviderUse> {
+        self.running().filter_map(Resolver::provider).collect()
     }
 
     fn running(&self) -> impl Iterator<Item = &Resolver> {

@@ -38,7 +38,7 @@ pub use self::imports::Exchange;
 use self::imports::State;
 pub use self::instance::{Instances, RequestVerdict};
 use self::limits::{BUILT_IN_BUDGET, CALL_BUDGET, MEMORY, TICK};
-pub use self::provider::{Challenge, ErrorKind, Provider, ProviderError, Timing};
+pub use self::provider::{Calls, Challenge, ErrorKind, Provider, ProviderError, Timing};
 pub use self::variables::Variables;
 pub use self::web_origin::WebOrigin;
 use crate::config::reason;

@@ -29,7 +29,7 @@ use super::schedule::{FAILED_VALIDATIONS, Life, ORDERS, ORDERS_IN_FLIGHT, Pace, 
 use super::state::{Advice, Progress, State, StateFile};
 use super::storage::{self, Storage, Stored};
 use super::wanted::{self, Ask, Asker, Challenges, Plan, Terms, Wanted};
-use super::{Clock, LastError, Shown, Step, renewal_info};
+use super::{Clock, LastError, ProviderUse, Shown, Step, renewal_info};
 use crate::config::install::Acme;
 use crate::config::routing::Certificate;
 use crate::plugin::{Host, Plugins};
@@ -230,6 +230,11 @@ impl Resolver {
     pub(super) fn shown(&self) -> Vec<Shown> {
         let certificates = self.wish.borrow().certificates.clone().unwrap_or_default();
         certificates.iter().map(|wanted| self.show(wanted)).collect()
+    }
+
+    /// The plugin that it proves names with, if it does.
+    pub(super) fn provider(&self) -> Option<ProviderUse> {
+        self.solvers.provider()
     }
 
     fn show(&self, wanted: &Wanted) -> Shown {

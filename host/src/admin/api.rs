@@ -12,6 +12,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::{Admin, certificates};
+use crate::acme::ProviderUse;
 use crate::config::install::EntryPoint;
 use crate::config::{Problem, routing};
 use crate::http::Response;
@@ -40,7 +41,7 @@ pub(super) fn answer(admin: &Admin, path: &str, query: &str) -> Response {
         ["rawdata"] => ok(raw_data(items)),
         ["entrypoints"] => page(entry_points(admin), query),
         ["entrypoints", name] => one(entry_points(admin), "entry point", name),
-        ["plugins"] => page(plugins(&snapshot), query),
+        ["plugins"] => page(plugins(admin, &snapshot), query),
         ["certificates"] => page(certificates::list(admin, &snapshot), query),
         ["http", "routers"] => page(routers(items), query),
         ["http", "routers", name] => one(routers(items), "router", name),
@@ -349,12 +350,13 @@ fn item_json<C, T>(name: &str, status: &Status<C, T>, serves: bool, mut details:
     without_nulls(details)
 }
 
-fn plugins(snapshot: &Snapshot) -> Vec<Value> {
+fn plugins(admin: &Admin, snapshot: &Snapshot) -> Vec<Value> {
+    let providers = admin.acme.providers();
     let entries = snapshot.plugins.iter();
-    entries.map(|entry| plugin_json(entry, &snapshot.items)).collect()
+    entries.map(|entry| plugin_json(entry, &snapshot.items, &providers)).collect()
 }
 
-fn plugin_json(entry: &plugin::Entry, items: &Items) -> Value {
+fn plugin_json(entry: &plugin::Entry, items: &Items, providers: &[ProviderUse]) -> Value {
     let users: Vec<(&String, &std::sync::Arc<plugin::Configured>)> = items
         .middlewares
         .iter()
@@ -365,6 +367,7 @@ fn plugin_json(entry: &plugin::Entry, items: &Items) -> Value {
         .collect();
     let sum =
         |count: fn(&plugin::Configured) -> u64| users.iter().map(|(_, configured)| count(configured)).sum::<u64>();
+    let resolvers = providers.iter().filter(|of| *of.provider == *entry.name);
     let plugin = entry.plugin.as_deref();
     let provider = plugin.filter(|plugin| plugin.kind() == plugin::Kind::DnsProvider).map(|plugin| &plugin.about);
     // Not even compiled: built in, and nothing names it.
@@ -379,7 +382,7 @@ fn plugin_json(entry: &plugin::Entry, items: &Items) -> Value {
         "imports": plugin.map(|plugin| &plugin.imports),
         "kind": plugin.map(|plugin| match plugin.kind() {
             plugin::Kind::Middleware => "middleware",
-            plugin::Kind::DnsProvider => "dnsProvider",
+            plugin::Kind::DnsProvider => "dns-provider",
         }),
         "variables": provider.map(|about| about.variables.iter().map(variable_json).collect::<Vec<_>>()),
         "origins": provider.map(|about| about.origins.iter().map(ToString::to_string).collect::<Vec<_>>()),
@@ -389,9 +392,13 @@ fn plugin_json(entry: &plugin::Entry, items: &Items) -> Value {
             (false, _) => "disabled",
         },
         "problems": problem,
-        "usedBy": users.iter().map(|(name, _)| with_provider(name)).collect::<Vec<_>>(),
-        "calls": sum(|configured| configured.calls.load(Ordering::Relaxed)),
-        "failures": sum(|configured| configured.failures.load(Ordering::Relaxed)),
+        "usedBy": users
+            .iter()
+            .map(|(name, _)| with_provider(name))
+            .chain(resolvers.clone().map(|of| of.resolver.to_string()))
+            .collect::<Vec<_>>(),
+        "calls": sum(|configured| configured.calls.load(Ordering::Relaxed)) + resolvers.clone().map(|of| of.calls).sum::<u64>(),
+        "failures": sum(|configured| configured.failures.load(Ordering::Relaxed)) + resolvers.map(|of| of.failures).sum::<u64>(),
     }))
 }
 
