@@ -88,6 +88,18 @@ impl Article {
         Program::start_with(self.folder.root(), &["--configFile=traefik.yaml"], &variables)
     }
 
+    /// A line for each certificate, as `weir check` has it.
+    fn check(&self) -> Vec<String> {
+        let checked = run_with(self.folder.root(), &["check", "--configFile=traefik.yaml"], &[]);
+        assert_eq!(checked.code, Some(0), "{checked:?}");
+        let (_, certificates) = checked.stdout.split_once("\ncertificates\n").expect("there are certificates");
+        let mut lines: Vec<_> = certificates.lines().map(|line| line.trim_start().to_owned()).collect();
+        lines.sort();
+        assert_eq!(lines.len(), HOSTS.len(), "{lines:?}");
+        assert!(HOSTS.iter().zip(&lines).all(|(host, line)| line.starts_with(host)), "{lines:?}");
+        lines
+    }
+
     fn stored(&self) -> Value {
         serde_json::from_str(&self.folder.read("acme.json")).unwrap_or_default()
     }
@@ -128,6 +140,10 @@ async fn the_article_gets_its_certificates_and_keeps_them() {
     let article = Article::new(Delay::OfTheArticle).await;
     // Whom the CA asks as well: each order that does not wait for its record fails.
     article.dns.misbehave(On::Type(RecordType::TXT), How::Lacks, HOSTS.len());
+    for line in article.check() {
+        assert!(line.ends_with(" by myDnsChallengeResolver: would be ordered"), "{line}");
+    }
+    assert!(!article.folder.path("acme.json").exists(), "to look writes nothing");
     let begun = Instant::now();
     let mut weir = article.start();
     eventually_within(3 * PATIENCE, "three certificates", async || article.certificates().len() == HOSTS.len()).await;
@@ -154,6 +170,9 @@ async fn the_article_gets_its_certificates_and_keeps_them() {
     weir.signal("TERM");
     weir.ends().await;
     assert!(!weir.printed().contains(TOKEN), "{}", weir.printed());
+    for line in article.check() {
+        assert!(line.contains(" by myDnsChallengeResolver: until 20") && line.contains("Z, renewed at 20"), "{line}");
+    }
 
     let again = article.start();
     let address = again.address("websecure").await;

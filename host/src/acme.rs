@@ -64,6 +64,8 @@ pub struct Shown {
     /// Of which routers; empty for the default certificate.
     pub routers: Vec<String>,
     pub step: Step,
+    /// The end of the one that there is.
+    pub not_after: Option<Timestamp>,
     /// When it is renewed, if there is one.
     pub renewal: Option<Timestamp>,
     /// In which time the CA would have it renewed (RFC 9773).

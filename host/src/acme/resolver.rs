@@ -253,6 +253,7 @@ impl Resolver {
                 (Some(_), ..) => Step::Obtained,
                 (None, ..) => Step::Waiting,
             },
+            not_after: held.as_ref().map(|held| held.not_after),
             renewal: held.as_ref().map(|held| life(held).renewal(advice.as_ref(), seed)),
             window: advice.as_ref().map(|advice| (advice.start, advice.end)),
             last_error: last_error.map(|error| LastError { time: error.time, message: error.message }),
