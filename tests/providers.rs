@@ -26,7 +26,7 @@ const CANARY: &str = "canary-7f3a9c-token";
 async fn host() -> Arc<Host> {
     static HOST: OnceCell<Arc<Host>> = OnceCell::const_new();
 
-    let host = HOST.get_or_init(async || Host::new(Some(proxy::cache())).expect("a WebAssembly engine")).await;
+    let host = HOST.get_or_init(async || Host::new(Some(proxy::cache()), 1).expect("a WebAssembly engine")).await;
     Arc::clone(host)
 }
 

@@ -6,6 +6,7 @@
 
 mod api;
 mod certificates;
+mod plugins;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use jiff::Timestamp;
 use crate::acme::Acme;
 use crate::config::Install;
 use crate::http::{Request, Response, plain_text};
+use crate::plugin::Usages;
 use crate::service::Internal;
 use crate::snapshot::Snapshot;
 
@@ -37,6 +39,7 @@ pub struct Admin {
     /// Set when the proxy has been told to end: ping then tells load balancers in front.
     pub draining: Arc<AtomicBool>,
     pub host_name: String,
+    pub usages: Arc<Usages>,
 }
 
 impl Admin {

@@ -10,7 +10,7 @@ use http::StatusCode;
 
 use crate::forward::Pools;
 use crate::http::{Failure, Request, Response};
-use crate::plugin::{Configured, Exchange, Instances, RequestVerdict};
+use crate::plugin::{Exchange, Instances, RequestVerdict, Step};
 use crate::service::{Answer, InternalHandler, Service};
 
 /// What a worker lends to the requests it runs: its own plugin instances and its own connections.
@@ -22,7 +22,7 @@ pub struct Resources {
 
 /// The middlewares of a router in their order, and its service.
 pub struct Chain {
-    middlewares: Vec<Arc<Configured>>,
+    steps: Vec<Step>,
     pub service: Arc<Service>,
     has_response_calls: bool,
     /// Whether a response call needs to know of the request's connection.
@@ -39,23 +39,23 @@ pub struct Outcome {
 }
 
 impl Chain {
-    pub fn new(middlewares: Vec<Arc<Configured>>, service: Arc<Service>) -> Self {
-        let has_response_calls = middlewares.iter().any(|middleware| middleware.plan.on_response);
-        let keeps_exchange =
-            middlewares.iter().any(|middleware| middleware.plan.on_response && middleware.asks_for_connection());
-        Self { middlewares, service, has_response_calls, keeps_exchange }
+    pub fn new(steps: Vec<Step>, service: Arc<Service>) -> Self {
+        let responding = || steps.iter().map(|step| &step.configured).filter(|middleware| middleware.plan.on_response);
+        let has_response_calls = responding().next().is_some();
+        let keeps_exchange = responding().any(|middleware| middleware.asks_for_connection());
+        Self { steps, service, has_response_calls, keeps_exchange }
     }
 
-    pub async fn run(&self, resources: &Resources, router: &str, request: &mut Request) -> Outcome {
+    pub async fn run(&self, resources: &Resources, request: &mut Request) -> Outcome {
         let tls = request.connection.tls.is_some();
         let facts = self.keeps_exchange.then(|| Exchange::of(request));
         let mut entered = 0;
         let mut states = Vec::new();
         let mut early = None;
-        for middleware in &self.middlewares {
+        for step in &self.steps {
             let headers = &mut request.head.headers;
-            middleware.plan.request_edits.iter().for_each(|edit| edit.apply_to_request(headers, tls));
-            match self.enter(middleware, resources, router, request).await {
+            step.configured.plan.request_edits.iter().for_each(|edit| edit.apply_to_request(headers, tls));
+            match enter(step, resources, request).await {
                 Ok(Entered::On(state)) if self.has_response_calls => states.push(state),
                 Ok(Entered::On(_)) => {}
                 Ok(Entered::Reply(response)) => {
@@ -77,35 +77,30 @@ impl Chain {
         if outcome.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return outcome;
         }
-        for middleware in self.middlewares[..entered].iter().rev() {
+        for step in self.steps[..entered].iter().rev() {
+            let plan = &step.configured.plan;
             let headers = outcome.response.headers_mut();
-            middleware.plan.response_edits.iter().for_each(|edit| edit.apply(headers, tls));
+            plan.response_edits.iter().for_each(|edit| edit.apply(headers, tls));
             let state = states.pop().unwrap_or_default();
-            if middleware.plan.on_response {
-                leave(middleware, resources, &state, facts.clone(), &mut outcome).await;
+            if plan.on_response {
+                leave(step, resources, &state, facts.clone(), &mut outcome).await;
             }
         }
         outcome
     }
+}
 
-    async fn enter(
-        &self,
-        middleware: &Arc<Configured>,
-        resources: &Resources,
-        router: &str,
-        request: &mut Request,
-    ) -> Result<Entered, Failure> {
-        if !middleware.plan.on_request {
-            return Ok(Entered::On(Vec::new()));
+async fn enter(step: &Step, resources: &Resources, request: &mut Request) -> Result<Entered, Failure> {
+    if !step.configured.plan.on_request {
+        return Ok(Entered::On(Vec::new()));
+    }
+    match resources.instances.on_request(step, request).await? {
+        RequestVerdict::Continue(state) => Ok(Entered::On(state)),
+        RequestVerdict::Delay(delay, state) => {
+            tokio::time::sleep(delay).await;
+            Ok(Entered::On(state))
         }
-        match resources.instances.on_request(middleware, request, router).await? {
-            RequestVerdict::Continue(state) => Ok(Entered::On(state)),
-            RequestVerdict::Delay(delay, state) => {
-                tokio::time::sleep(delay).await;
-                Ok(Entered::On(state))
-            }
-            RequestVerdict::Reply(response) => Ok(Entered::Reply(response)),
-        }
+        RequestVerdict::Reply(response) => Ok(Entered::Reply(response)),
     }
 }
 
@@ -115,15 +110,9 @@ enum Entered {
     Reply(Response),
 }
 
-async fn leave(
-    middleware: &Arc<Configured>,
-    resources: &Resources,
-    state: &[u8],
-    facts: Option<Exchange>,
-    outcome: &mut Outcome,
-) {
+async fn leave(step: &Step, resources: &Resources, state: &[u8], facts: Option<Exchange>, outcome: &mut Outcome) {
     let response = std::mem::take(&mut outcome.response);
-    match resources.instances.on_response(middleware, state, facts, response).await {
+    match resources.instances.on_response(step, state, facts, response).await {
         Ok(response) => outcome.response = response,
         Err(failure) => *outcome = failure.into(),
     }

@@ -5,6 +5,7 @@
 //! provider gets what it declares.
 
 mod about;
+mod addresses;
 mod bindings;
 mod cache;
 mod edit;
@@ -12,9 +13,10 @@ mod grants;
 mod imports;
 mod instance;
 mod limits;
+mod pool;
 mod provider;
+mod usage;
 mod variables;
-mod web_origin;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -39,8 +41,8 @@ use self::imports::State;
 pub use self::instance::{Instances, RequestVerdict};
 use self::limits::{BUILT_IN_BUDGET, CALL_BUDGET, MEMORY, TICK};
 pub use self::provider::{Calls, Challenge, ErrorKind, Provider, ProviderError, Timing};
+pub use self::usage::{CAUSES, Cause, TIME_CLASSES, Totals, Usage, Usages};
 pub use self::variables::Variables;
-pub use self::web_origin::WebOrigin;
 use crate::config::reason;
 
 /// The built-in plugins: the name in the configuration and the component, built from `plugins/` by the build script.
@@ -56,6 +58,7 @@ pub struct Host {
     engine: Engine,
     linker: Linker<State>,
     cache: Cache,
+    usages: Arc<Usages>,
     next_id: AtomicU64,
 }
 
@@ -70,6 +73,8 @@ pub struct Plugin {
     pub imports: Vec<String>,
     /// Whether it imports `connection`, so that its calls need an [`Exchange`].
     asks_for_connection: bool,
+    /// Whether it imports what tells routers apart, so that its calls need a [`Usage`].
+    counts_by_router: bool,
     budget: Duration,
     exports: Exports,
     /// Its ticks must go on for as long as a guest may run, or nothing would interrupt it.
@@ -98,12 +103,20 @@ pub enum Origin {
 /// A plugin with one configuration: what a middleware of the routing files becomes.
 pub struct Configured {
     pub plugin: Arc<Plugin>,
+    /// Of the middleware, with its provider: `auth@file`.
+    pub name: Arc<str>,
     pub plan: Plan,
-    pub calls: AtomicU64,
-    pub failures: AtomicU64,
     id: u64,
     config: Value,
     pre: MinimalMiddlewarePre<State>,
+    usages: Arc<Usages>,
+}
+
+/// A configured plugin in the chain of one router.
+#[derive(Clone)]
+pub struct Step {
+    pub configured: Arc<Configured>,
+    pub usage: Arc<Usage>,
 }
 
 /// Which of the built-in plugins are compiled: each takes some tenths of a second of CPU where no cache has it.
@@ -134,12 +147,14 @@ pub struct Entry {
 }
 
 impl Host {
-    /// `cache` is where compiled components are kept; `None` keeps them in memory alone.
-    pub fn new(cache: Option<PathBuf>) -> anyhow::Result<Arc<Self>> {
+    /// `cache` is where compiled components are kept; `None` keeps them in memory alone. Calls come from so many workers.
+    pub fn new(cache: Option<PathBuf>, workers: usize) -> anyhow::Result<Arc<Self>> {
         let engine = engine()?;
         let mut linker = Linker::new(&engine);
         imports::link(&mut linker).map_err(opaque)?;
-        let host = Arc::new(Self { cache: Cache::open(cache, &engine), engine, linker, next_id: AtomicU64::new(0) });
+        let cache = Cache::open(cache, &engine);
+        let usages = Arc::new(Usages::new(workers));
+        let host = Arc::new(Self { engine, linker, cache, usages, next_id: AtomicU64::new(0) });
         tick(&host);
         Ok(host)
     }
@@ -166,22 +181,40 @@ impl Host {
         let name: Arc<str> = name.into();
         let about = about::describe(&name, &pre).await?;
         let asks_for_connection = imports.iter().any(|import| import == "connection");
+        let counts_by_router = imports.iter().any(|import| import == "shared" || import == "metrics");
         let _host = Arc::clone(self);
-        Ok(Plugin { name, origin, sha256, about, imports, asks_for_connection, budget, exports, _host })
+        Ok(Plugin {
+            name,
+            origin,
+            sha256,
+            about,
+            imports,
+            asks_for_connection,
+            counts_by_router,
+            budget,
+            exports,
+            _host,
+        })
     }
 
-    /// Runs a middleware's `init` with a configuration: JSON that fits its schema, files inlined.
-    pub async fn configure(&self, plugin: &Arc<Plugin>, config: &Value) -> anyhow::Result<Configured> {
+    /// What middlewares have cost on each router.
+    pub const fn usages(&self) -> &Arc<Usages> {
+        &self.usages
+    }
+
+    /// Makes a plugin the middleware of that name. Runs its `init` with a configuration: JSON that fits its schema, files
+    /// inlined.
+    pub async fn configure(&self, name: &str, plugin: &Arc<Plugin>, config: &Value) -> anyhow::Result<Configured> {
         let pre = plugin.middleware()?.clone();
-        let plan = instance::init(&plugin.name, &pre, config).await?;
+        let plan = pool::init(&plugin.name, &pre, config).await?;
         Ok(Configured {
             plugin: Arc::clone(plugin),
+            name: name.into(),
             plan,
-            calls: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             config: config.clone(),
             pre,
+            usages: Arc::clone(&self.usages),
         })
     }
 
@@ -352,6 +385,12 @@ impl Configured {
     /// Whether its calls need an [`Exchange`].
     pub fn asks_for_connection(&self) -> bool {
         self.plugin.asks_for_connection
+    }
+
+    /// Puts it into the chain of a router.
+    pub fn on_router(self: &Arc<Self>, router: &Arc<str>) -> Step {
+        let usage = self.usages.of(&self.plugin.name, &self.name, router);
+        Step { configured: Arc::clone(self), usage }
     }
 
     /// Whether it is this plugin with this configuration, so that a reload may keep it with all its state.

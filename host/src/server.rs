@@ -89,6 +89,7 @@ impl Server {
             draining: Arc::clone(&draining),
             admission: Arc::clone(&admission),
             acme: Arc::clone(&reloader.acme),
+            usages: Arc::clone(reloader.host.usages()),
         };
         let workers = worker::Workers::start(listeners, &shared)?;
         let (live, install) = (Arc::clone(&reloader.live), Arc::clone(&reloader.install));
@@ -156,7 +157,7 @@ impl Reloader {
     fn new(settings: Settings, acme: impl FnOnce(&Install, &Arc<Host>) -> Acme) -> anyhow::Result<Self> {
         let Settings { install, files, plugin_directory, plugin_cache } = settings;
         let cache = install.plugins.cache.directory.clone().or(plugin_cache);
-        let host = Host::new(cache)?;
+        let host = Host::new(cache, listen::workers())?;
         match host.cache_directory() {
             Some(directory) => tracing::debug!("compiled plugins are kept in `{}`", directory.display()),
             None => tracing::debug!("compiled plugins are kept in memory alone"),

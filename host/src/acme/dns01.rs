@@ -39,7 +39,7 @@ pub(crate) struct Dns01 {
 }
 
 pub(crate) enum Provider {
-    Component(Component),
+    Component(Box<Component>),
     Rfc2136(Box<Rfc2136>),
 }
 

@@ -3,7 +3,6 @@
 //! Beyond Traefik's: `problems` with places and help, `stale`, and `/api/plugins`.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
@@ -11,8 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::{Admin, certificates};
-use crate::acme::ProviderUse;
+use super::{Admin, certificates, plugins};
 use crate::config::install::EntryPoint;
 use crate::config::{Problem, routing};
 use crate::http::Response;
@@ -41,7 +39,7 @@ pub(super) fn answer(admin: &Admin, path: &str, query: &str) -> Response {
         ["rawdata"] => ok(raw_data(items)),
         ["entrypoints"] => page(entry_points(admin), query),
         ["entrypoints", name] => one(entry_points(admin), "entry point", name),
-        ["plugins"] => page(plugins(admin, &snapshot), query),
+        ["plugins"] => page(plugins::list(admin, &snapshot), query),
         ["certificates"] => page(certificates::list(admin, &snapshot), query),
         ["http", "routers"] => page(routers(items), query),
         ["http", "routers", name] => one(routers(items), "router", name),
@@ -350,64 +348,7 @@ fn item_json<C, T>(name: &str, status: &Status<C, T>, serves: bool, mut details:
     without_nulls(details)
 }
 
-fn plugins(admin: &Admin, snapshot: &Snapshot) -> Vec<Value> {
-    let providers = admin.acme.providers();
-    let entries = snapshot.plugins.iter();
-    entries.map(|entry| plugin_json(entry, &snapshot.items, &providers)).collect()
-}
-
-fn plugin_json(entry: &plugin::Entry, items: &Items, providers: &[ProviderUse]) -> Value {
-    let users: Vec<(&String, &std::sync::Arc<plugin::Configured>)> = items
-        .middlewares
-        .iter()
-        .filter_map(|(name, status)| match &status.serves {
-            Some(Middleware::Plugin(configured)) if configured.plugin.name == entry.name => Some((name, configured)),
-            _ => None,
-        })
-        .collect();
-    let sum =
-        |count: fn(&plugin::Configured) -> u64| users.iter().map(|(_, configured)| count(configured)).sum::<u64>();
-    let resolvers = providers.iter().filter(|of| *of.provider == *entry.name);
-    let plugin = entry.plugin.as_deref();
-    let provider = plugin.filter(|plugin| plugin.kind() == plugin::Kind::DnsProvider).map(|plugin| &plugin.about);
-    // Not even compiled: built in, and nothing names it.
-    let unused = plugin.is_none() && entry.problem.is_none();
-    let problem = entry.problem.as_ref().map(|message| json!([Problem::error("", message.as_str())]));
-    without_nulls(json!({
-        "name": &*entry.name,
-        "origin": entry.origin.to_string(),
-        "version": plugin.map(|plugin| plugin.about.version.as_str()).or_else(|| unused.then_some(env!("CARGO_PKG_VERSION"))),
-        "summary": plugin.map(|plugin| &plugin.about.summary),
-        "sha256": plugin.map(|plugin| &plugin.sha256),
-        "imports": plugin.map(|plugin| &plugin.imports),
-        "kind": plugin.map(|plugin| match plugin.kind() {
-            plugin::Kind::Middleware => "middleware",
-            plugin::Kind::DnsProvider => "dns-provider",
-        }),
-        "variables": provider.map(|about| about.variables.iter().map(variable_json).collect::<Vec<_>>()),
-        "origins": provider.map(|about| about.origins.iter().map(ToString::to_string).collect::<Vec<_>>()),
-        "status": match (plugin.is_some() || unused, entry.problem.is_some()) {
-            (true, false) => "enabled",
-            (true, true) => "warning",
-            (false, _) => "disabled",
-        },
-        "problems": problem,
-        "usedBy": users
-            .iter()
-            .map(|(name, _)| with_provider(name))
-            .chain(resolvers.clone().map(|of| of.resolver.to_string()))
-            .collect::<Vec<_>>(),
-        "calls": sum(|configured| configured.calls.load(Ordering::Relaxed)) + resolvers.clone().map(|of| of.calls).sum::<u64>(),
-        "failures": sum(|configured| configured.failures.load(Ordering::Relaxed)) + resolvers.map(|of| of.failures).sum::<u64>(),
-    }))
-}
-
-/// What a variable is for, never what it holds.
-fn variable_json(variable: &plugin::Variable) -> Value {
-    json!({ "name": variable.name, "required": variable.required, "url": variable.url })
-}
-
-fn with_provider(name: &str) -> String {
+pub(super) fn with_provider(name: &str) -> String {
     if name.contains('@') { name.to_owned() } else { format!("{name}@file") }
 }
 

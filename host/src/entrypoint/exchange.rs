@@ -132,7 +132,7 @@ impl Served {
         let original = head.uri.clone();
         let mut request =
             Request { head, body: std::mem::take(body), original, connection: Arc::clone(&self.connection) };
-        let outcome = chain.run(&self.worker.resources, &route.name, &mut request).await;
+        let outcome = chain.run(&self.worker.resources, &mut request).await;
         *body = request.body;
         if let Some(failure) = &outcome.failure {
             self.log_failure(failure, &route.name);

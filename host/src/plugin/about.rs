@@ -15,7 +15,7 @@ use super::bindings::middleware::exports::weir::plugin::description::{self, Gues
 use super::imports::{State, printable};
 use super::limits::{self, INIT_BUDGET};
 use super::opaque;
-use super::web_origin::WebOrigin;
+use crate::config::WebOrigin;
 
 /// A `describe` that waits for something would hold up a start.
 const TIME_AT_MOST: Duration = Duration::from_secs(30);
@@ -38,6 +38,8 @@ pub struct About {
     pub variables: Vec<Variable>,
     /// What it may reach.
     pub origins: Vec<WebOrigin>,
+    /// Whether it decides who may pass, so that it is never left out.
+    pub guards: bool,
 }
 
 /// A variable that a plugin declares.
@@ -81,6 +83,7 @@ fn parse(about: description::About) -> anyhow::Result<About> {
         files: about.files,
         origins: origins.collect::<anyhow::Result<_>>()?,
         variables: variables(about.variables)?,
+        guards: about.guards,
     })
 }
 
@@ -122,6 +125,7 @@ mod tests {
             urls: Vec::new(),
             variables: Vec::new(),
             origins: Vec::new(),
+            guards: false,
         }
     }
 

@@ -16,6 +16,7 @@ use super::bindings::dns_provider::weir::plugin::{fetch, secrets, timer};
 use super::bindings::middleware::weir::plugin::{clock, connection, exchange, log, random, types};
 use super::grants::Grants;
 use super::limits::MEMORY;
+use super::usage::Usage;
 use crate::http::{Connection, Request};
 
 /// The interfaces that plugins of a kind may import.
@@ -40,6 +41,8 @@ pub struct Message;
 pub(super) struct State {
     pub(super) headers: HeaderMap,
     pub(super) exchange: Option<Exchange>,
+    /// The middleware and the router that the call is for, where the guest may tell them apart.
+    pub(super) usage: Option<Arc<Usage>>,
     pub(super) limits: StoreLimits,
     /// Epoch ticks that the guest may still run in this call.
     pub(super) ticks_left: u32,
@@ -78,6 +81,7 @@ impl State {
         Self {
             headers: HeaderMap::new(),
             exchange: None,
+            usage: None,
             limits,
             ticks_left: 0,
             log_lines_left: 0,

@@ -1,51 +1,34 @@
-//! Instances of plugins: made, called within limits, kept for the next request, dropped after a trap.
+//! Calls of middlewares: what a request or a response becomes by what a guest answers.
 //!
-//! Each worker has one [`Instances`]; `middleware` calls through it. An instance is held only while a call runs.
+//! Each worker has one [`Instances`]; `middleware` calls through it. Nothing that a guest answers is applied unchecked.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use serde_json::Value;
-use wasmtime::Store;
 use wasmtime::component::Resource;
 
+use super::Step;
 use super::bindings::middleware::exports::weir::plugin::middleware as wit;
-use super::bindings::middleware::{MinimalMiddleware, MinimalMiddlewarePre};
-use super::edit::{self, HeaderEdit, Plan};
-use super::imports::{Exchange, Message, State};
-use super::limits::{self, INIT_BUDGET, allow, trap_reason};
-use super::{Configured, opaque};
+use super::edit::{self, HeaderEdit};
+use super::imports::{Exchange, Message};
+use super::pool::{Instance, Lease, Pool};
+use super::usage::Cause;
 use crate::http::{Failure, Request, Response, ResponseHead};
 use crate::target;
 
 /// The most that a guest may hand from its request phase to its response phase.
 const STATE_BYTES_AT_MOST: usize = 4 << 10;
-/// Calls of one configured plugin that may run on one worker at the same time.
-const RUNNING_AT_MOST: usize = 64;
 
 /// The idle instances of one worker, by configured plugin. Never locked: a worker is one thread.
-#[derive(Default)]
 pub struct Instances {
+    /// Counted from 0.
+    worker: usize,
     pools: RefCell<BTreeMap<u64, Rc<Pool>>>,
-}
-
-struct Pool {
-    of: Weak<Configured>,
-    idle: RefCell<Vec<Instance>>,
-    running: Cell<usize>,
-}
-
-struct Instance {
-    store: Store<State>,
-    guest: MinimalMiddleware,
 }
 
 /// What a plugin decided in the request phase.
@@ -58,14 +41,15 @@ pub enum RequestVerdict {
 }
 
 impl Instances {
+    /// `worker` is counted from 0.
+    pub fn of_worker(worker: usize) -> Self {
+        Self { worker, pools: RefCell::default() }
+    }
+
     /// Calls `on-request` and applies what it answers to the request.
-    pub async fn on_request(
-        &self,
-        plugin: &Arc<Configured>,
-        request: &mut Request,
-        router: &str,
-    ) -> Result<RequestVerdict, Failure> {
-        let mut lease = self.take(plugin).await?;
+    pub async fn on_request(&self, step: &Step, request: &mut Request) -> Result<RequestVerdict, Failure> {
+        let plugin = &step.configured;
+        let mut lease = self.take(step).await?;
         let exchange = plugin.asks_for_connection().then(|| Exchange::of(request));
         let Request { head, connection, .. } = &mut *request;
         let method = head.method.clone();
@@ -78,7 +62,7 @@ impl Instances {
             authority: text(authority.as_ref()),
             path_with_query: head.uri.path_and_query().map_or("/", |target| target.as_str()),
             client_address: text(Some(&connection.client_address)),
-            router,
+            router: &step.usage.router,
             headers: &headers,
         };
         let Instance { store, guest } = lease.enter(&mut head.headers, exchange);
@@ -87,22 +71,22 @@ impl Instances {
         let (verdict, state) = lease.leave(&mut request.head.headers, answer)?;
         if state.len() > STATE_BYTES_AT_MOST {
             let reason = format!("its state has {} bytes: at most {STATE_BYTES_AT_MOST} are kept", state.len());
-            return Err(failed(plugin, &reason));
+            return Err(lease.failed(Cause::Answer, &reason));
         }
-        apply_to_request(verdict, state, request).map_err(|reason| failed(plugin, &reason))
+        apply_to_request(verdict, state, request).map_err(|reason| lease.failed(Cause::Answer, &reason))
     }
 
     /// Calls `on-response` and applies what it answers. An answer may replace the response.
     pub async fn on_response(
         &self,
-        plugin: &Arc<Configured>,
+        step: &Step,
         state: &[u8],
         exchange: Option<Exchange>,
         response: Response,
     ) -> Result<Response, Failure> {
-        let mut lease = self.take(plugin).await?;
+        let mut lease = self.take(step).await?;
         let (mut head, body) = response.into_parts();
-        let values = named(&head.headers, &plugin.plan.response_headers);
+        let values = named(&head.headers, &step.configured.plan.response_headers);
         let headers = bytes(&values);
         let argument = wit::ResponseHead { status: head.status.as_u16(), headers: &headers };
         let Instance { store, guest } = lease.enter(&mut head.headers, exchange);
@@ -120,113 +104,23 @@ impl Instances {
                 }
                 Replacement::Whole(response) => response,
             })
-            .map_err(|reason| failed(plugin, &reason))
+            .map_err(|reason| lease.failed(Cause::Answer, &reason))
     }
 
     /// Forgets the instances of plugins that no configuration names any more.
     pub fn prune(&self) {
-        self.pools.borrow_mut().retain(|_, pool| pool.of.strong_count() > 0 || pool.running.get() > 0);
+        self.pools.borrow_mut().retain(|_, pool| pool.is_wanted());
     }
 
-    async fn take<'a>(&self, plugin: &'a Arc<Configured>) -> Result<Lease<'a>, Failure> {
-        plugin.calls.fetch_add(1, Ordering::Relaxed);
-        let mut lease = self.pool(plugin).lease(plugin)?;
-        if lease.instance.is_none() {
-            let made = Box::pin(initialised(plugin)).await.map_err(|error| failed(plugin, &format!("{error:#}")))?;
-            lease.instance = Some(made);
-        }
-        Ok(lease)
+    async fn take<'a>(&self, step: &'a Step) -> Result<Lease<'a>, Failure> {
+        self.pool(step).take(step, self.worker).await
     }
 
-    fn pool(&self, plugin: &Arc<Configured>) -> Rc<Pool> {
+    fn pool(&self, step: &Step) -> Rc<Pool> {
+        let plugin = &step.configured;
         let mut pools = self.pools.borrow_mut();
         Rc::clone(pools.entry(plugin.id).or_insert_with(|| Rc::new(Pool::of(plugin))))
     }
-}
-
-impl Pool {
-    fn of(plugin: &Arc<Configured>) -> Self {
-        Self { of: Arc::downgrade(plugin), idle: RefCell::default(), running: Cell::new(0) }
-    }
-
-    /// With an instance if one is idle.
-    fn lease(self: Rc<Self>, plugin: &Arc<Configured>) -> Result<Lease<'_>, Failure> {
-        let running = self.running.get();
-        if running >= RUNNING_AT_MOST {
-            return Err(Failure::PluginBusy(plugin.plugin.name.to_string()));
-        }
-        self.running.set(running + 1);
-        let instance = self.idle.borrow_mut().pop();
-        Ok(Lease { pool: self, plugin, instance })
-    }
-}
-
-/// An instance for the time of one call. Dropped in the middle of a call (the client has gone, or the guest has
-/// trapped) it drops the instance, whose memory nobody may see again.
-struct Lease<'a> {
-    pool: Rc<Pool>,
-    plugin: &'a Arc<Configured>,
-    instance: Option<Instance>,
-}
-
-impl Lease<'_> {
-    fn enter(&mut self, headers: &mut HeaderMap, exchange: Option<Exchange>) -> &mut Instance {
-        let instance = self.instance.as_mut().expect("a lease is taken with an instance and left once");
-        let state = instance.store.data_mut();
-        state.headers = std::mem::take(headers);
-        state.exchange = exchange;
-        allow(&mut instance.store, self.plugin.plugin.budget);
-        instance
-    }
-
-    /// Takes the headers back, even after a trap, and the instance with them if it may be used again.
-    fn leave<T>(mut self, headers: &mut HeaderMap, answer: wasmtime::Result<T>) -> Result<T, Failure> {
-        let mut instance = self.instance.take().expect("a lease is taken with an instance and left once");
-        let state = instance.store.data_mut();
-        *headers = std::mem::take(&mut state.headers);
-        state.exchange = None;
-        match answer {
-            Ok(value) => {
-                self.pool.idle.borrow_mut().push(instance);
-                Ok(value)
-            }
-            Err(error) => Err(failed(self.plugin, &trap_reason(&error))),
-        }
-    }
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        self.pool.running.set(self.pool.running.get() - 1);
-    }
-}
-
-/// Runs `init` in an instance of its own, for the plan and for the guest's judgement of the configuration.
-pub(super) async fn init(name: &Arc<str>, pre: &MinimalMiddlewarePre<State>, config: &Value) -> anyhow::Result<Plan> {
-    let mut instance = instantiate(name, pre).await?;
-    call_init(&mut instance, config).await
-}
-
-async fn initialised(plugin: &Configured) -> anyhow::Result<Instance> {
-    let mut instance = instantiate(&plugin.plugin.name, &plugin.pre).await?;
-    call_init(&mut instance, &plugin.config).await?;
-    Ok(instance)
-}
-
-async fn call_init(Instance { store, guest }: &mut Instance, config: &Value) -> anyhow::Result<Plan> {
-    let plan = guest
-        .weir_plugin_middleware()
-        .call_init(store, &config.to_string())
-        .await
-        .map_err(|error| anyhow!("`init` failed: {}", trap_reason(&error)))?
-        .map_err(|error| anyhow!("failed to {}", error.message))?;
-    edit::plan(plan).map_err(anyhow::Error::msg)
-}
-
-async fn instantiate(name: &Arc<str>, pre: &MinimalMiddlewarePre<State>) -> anyhow::Result<Instance> {
-    let mut store = limits::store(pre.engine(), State::new(Arc::clone(name), None), INIT_BUDGET);
-    let guest = pre.instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
-    Ok(Instance { store, guest })
 }
 
 /// A field value as guests get it where the interface has a string; empty if it is missing or no text.
@@ -240,11 +134,6 @@ fn named(headers: &HeaderMap, names: &[HeaderName]) -> Vec<Option<HeaderValue>> 
 
 fn bytes(values: &[Option<HeaderValue>]) -> Vec<Option<&[u8]>> {
     values.iter().map(|value| value.as_ref().map(HeaderValue::as_bytes)).collect()
-}
-
-fn failed(plugin: &Configured, reason: &str) -> Failure {
-    plugin.failures.fetch_add(1, Ordering::Relaxed);
-    Failure::Plugin(format!("`{}`: {reason}", plugin.plugin.name))
 }
 
 fn apply_to_request(

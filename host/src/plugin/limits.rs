@@ -7,6 +7,7 @@ use std::time::Duration;
 use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 
 use super::imports::State;
+use super::usage::Cause;
 
 /// How often running guests are made to yield their thread, and the unit of their CPU budget.
 pub(super) const TICK: Duration = Duration::from_millis(5);
@@ -44,6 +45,14 @@ pub(super) fn allow(store: &mut Store<State>, budget: Duration) {
     state.ticks_left = u32::try_from(budget.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
     state.log_lines_left = LOG_LINES;
     store.set_epoch_deadline(1);
+}
+
+/// What a call failed of.
+pub(super) fn cause(error: &wasmtime::Error) -> Cause {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => Cause::Time,
+        _ => Cause::Trap,
+    }
 }
 
 pub(super) fn trap_reason(error: &wasmtime::Error) -> String {

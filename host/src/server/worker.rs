@@ -26,7 +26,7 @@ use crate::config::install::{self, CertificatesResolver, HeadersStrategy, Transp
 use crate::entrypoint::{self, Admission, Aliases, EntryPoint, Limits, Live, Reception, Sending, Trust, Worker};
 use crate::forward::Pools;
 use crate::middleware::Resources;
-use crate::plugin::Instances;
+use crate::plugin::{Instances, Usages};
 use crate::service::{Internal, InternalHandler};
 use crate::snapshot::Snapshot;
 use crate::target::{Allowed, Paths};
@@ -44,6 +44,7 @@ pub(super) struct Shared {
     pub(super) draining: Arc<AtomicBool>,
     pub(super) admission: Arc<Admission>,
     pub(super) acme: Arc<Acme>,
+    pub(super) usages: Arc<Usages>,
 }
 
 /// The running threads. They end when this is dropped.
@@ -72,6 +73,8 @@ struct Start {
     open: mpsc::Sender<()>,
     stop: watch::Receiver<bool>,
     counts: Counts,
+    /// Counted from 0.
+    number: usize,
 }
 
 impl Workers {
@@ -92,6 +95,7 @@ impl Workers {
             started: Timestamp::now(),
             draining: Arc::clone(&shared.draining),
             host_name: host_name(),
+            usages: Arc::clone(&shared.usages),
         });
         let (draining, when_draining) = watch::channel(false);
         let (stop, when_stopped) = watch::channel(false);
@@ -107,6 +111,7 @@ impl Workers {
                 open: opened.clone(),
                 stop: when_stopped.clone(),
                 counts: Counts::default(),
+                number,
             };
             counts.push(start.counts.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(|| run(start));
@@ -148,12 +153,12 @@ fn run(start: Start) {
 }
 
 async fn work(start: Start) {
-    let Start { listeners, shared, admin, draining, open, mut stop, counts } = start;
+    let Start { listeners, shared, admin, draining, open, mut stop, counts, number } = start;
     counts.runtime.get_or_init(Handle::current);
     let pools = Rc::new(Pools::default());
     let host_name = HeaderValue::from_str(&admin.host_name).unwrap_or(HeaderValue::from_static("localhost"));
     let internal: InternalHandler = Rc::new(move |service: Internal, request| admin.answer(service, request));
-    let resources = Resources { instances: Instances::default(), pools: Rc::clone(&pools), internal };
+    let resources = Resources { instances: Instances::of_worker(number), pools: Rc::clone(&pools), internal };
     let worker = Rc::new(Worker {
         live: Live::new(shared.live),
         resources,

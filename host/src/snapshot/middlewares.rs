@@ -85,7 +85,7 @@ pub(super) async fn internal(
     let kept = previous_with(sources, name, &loaded, config);
     let configured = match kept {
         Some(configured) => configured,
-        None => configure(sources, &loaded, config).await.map_err(problem)?,
+        None => configure(sources, name, &loaded, config).await.map_err(problem)?,
     };
     Ok(Middleware::Plugin(configured))
 }
@@ -165,7 +165,9 @@ async fn configured(
     if let Some(configured) = previous_with(sources, name, plugin, &options) {
         return Ok(configured);
     }
-    configure(sources, plugin, &options).await.map_err(|message| vec![item.problem(key, message)])
+    configure(sources, &format!("{name}@file"), plugin, &options)
+        .await
+        .map_err(|message| vec![item.problem(key, message)])
 }
 
 /// The middleware of the previous snapshot, if neither its plugin nor its configuration has changed: its instances, with
@@ -175,8 +177,13 @@ fn previous_with(sources: &Sources<'_>, name: &str, plugin: &Arc<Plugin>, config
     previous.plugins().iter().find(|configured| configured.is(plugin, config)).cloned()
 }
 
-async fn configure(sources: &Sources<'_>, plugin: &Arc<Plugin>, config: &Value) -> Result<Arc<Configured>, String> {
-    let configured = sources.host.configure(plugin, config).await;
+async fn configure(
+    sources: &Sources<'_>,
+    name: &str,
+    plugin: &Arc<Plugin>,
+    config: &Value,
+) -> Result<Arc<Configured>, String> {
+    let configured = sources.host.configure(name, plugin, config).await;
     configured.map(Arc::new).map_err(|error| format!("{error:#}"))
 }
 

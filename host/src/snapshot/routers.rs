@@ -10,7 +10,7 @@ use crate::config::install::{EntryPoint, Protocol, RedirectEntryPoint};
 use crate::config::routing::{self, RouterTls};
 use crate::config::{Install, Item, Problem, Routing, Severity};
 use crate::middleware::Chain;
-use crate::plugin::Configured;
+use crate::plugin::{Configured, Step};
 use crate::router::{Route, Target};
 use crate::rule::{self, Hosts, Rule};
 use crate::service::{Internal, Service};
@@ -138,6 +138,7 @@ impl<'a> Draft<'a> {
         }
         problems.extend(missing_resolver(item, config, install));
         let entry_points = entry_points(item, config, install, &mut problems);
+        let router = format!("{name}@file").into();
         let mut placements = Vec::new();
         for (entry_point, settings) in entry_points {
             let tls = config.tls.clone().or_else(|| settings.http.tls.clone());
@@ -146,12 +147,12 @@ impl<'a> Draft<'a> {
             }
             let before = entry_middlewares.get(entry_point).cloned().unwrap_or(Ok(Vec::new()));
             let before = kept(before, &mut problems).unwrap_or_default();
-            let all = before.into_iter().chain(plugins.iter().cloned()).collect();
-            let chain = service.clone().map(|service| Chain::new(all, service));
+            let all = before.iter().chain(&plugins);
+            let chain = service.clone().map(|service| Chain::new(steps(all, &router), service));
             placements.push(Placement { entry_point: entry_point.as_str().into(), tls, chain });
         }
         let priority = if config.priority == 0 { rule.priority() } else { config.priority };
-        Ok(Self { name: format!("{name}@file").into(), config, rule, priority, placements, problems })
+        Ok(Self { name: router, config, rule, priority, placements, problems })
     }
 
     fn finished(self) -> RouterStatus {
@@ -180,6 +181,10 @@ impl<'a> Draft<'a> {
 /// A disabled router is no version to fall back to.
 fn last_good(previous: Option<&RouterStatus>) -> Option<&RouterStatus> {
     previous.filter(|previous| previous.serves_requests())
+}
+
+fn steps<'a>(plugins: impl IntoIterator<Item = &'a Arc<Configured>>, router: &Arc<str>) -> Vec<Step> {
+    plugins.into_iter().map(|plugin| plugin.on_router(router)).collect()
 }
 
 /// A reference as the API and the logs show it.
@@ -384,12 +389,12 @@ async fn redirect(sources: &Sources<'_>, items: &mut Items, from: &str, redirect
     let middleware = format!("{name}@internal");
     let target = match middlewares::internal(sources, &middleware, middlewares::REDIRECTION, &config).await {
         Ok(configured) => {
-            let plugins = configured.plugins().to_vec();
+            let steps = steps(configured.plugins(), &middleware.as_str().into());
             items.middlewares.insert(
                 middleware,
                 Status { config: None, serves: Some(configured), stale: false, problems: Vec::new() },
             );
-            Target::Serve(Chain::new(plugins, Arc::new(Service::Internal(Internal::Noop))))
+            Target::Serve(Chain::new(steps, Arc::new(Service::Internal(Internal::Noop))))
         }
         Err(problem) => {
             items.problems.push(Problem { key: key.clone(), ..problem }.at(sources.install.place(&key)));

@@ -42,8 +42,10 @@ pub struct Config {
 impl Middleware for BasicAuth {
     type Config = Config;
 
-    const ABOUT: About =
-        weir_sdk::about!("basicAuth").config_schema(include_str!("../config.schema.json")).files(&["/usersFile"]);
+    const ABOUT: About = weir_sdk::about!("basicAuth")
+        .config_schema(include_str!("../config.schema.json"))
+        .files(&["/usersFile"])
+        .guards();
 
     fn init(config: Config) -> Result<(Self, Plan), Error> {
         let key = u128::from(random::next()) << 64 | u128::from(random::next());

@@ -38,7 +38,7 @@ struct IpStrategy {
 impl Middleware for IpAllowList {
     type Config = Config;
 
-    const ABOUT: About = weir_sdk::about!("ipAllowList").config_schema(include_str!("../config.schema.json"));
+    const ABOUT: About = weir_sdk::about!("ipAllowList").config_schema(include_str!("../config.schema.json")).guards();
 
     fn init(config: Config) -> Result<(Self, Plan), Error> {
         Ok((Self::new(&config)?, Plan::new().on_request(&[])))

@@ -17,6 +17,7 @@ pub struct About {
     pub(crate) secrets: &'static [Secret],
     pub(crate) settings: &'static [&'static str],
     pub(crate) origins: &'static [&'static str],
+    pub(crate) guards: bool,
 }
 
 /// A secret that the plugin will ask for by name.
@@ -64,7 +65,18 @@ impl About {
     #[must_use]
     pub const fn new(name: &'static str, version: &'static str, summary: &'static str) -> Self {
         let config_schema = r#"{"type": "object", "additionalProperties": false}"#;
-        Self { name, version, summary, config_schema, files: &[], urls: &[], secrets: &[], settings: &[], origins: &[] }
+        Self {
+            name,
+            version,
+            summary,
+            config_schema,
+            files: &[],
+            urls: &[],
+            secrets: &[],
+            settings: &[],
+            origins: &[],
+            guards: false,
+        }
     }
 
     /// JSON Schema of the configuration, with every option by its exact name. Without it there are no options.
@@ -110,6 +122,13 @@ impl About {
         self
     }
 
+    /// It decides who may pass, as a password does: where it fails, the request is denied.
+    #[must_use]
+    pub const fn guards(mut self) -> Self {
+        self.guards = true;
+        self
+    }
+
     /// The same as the host wants it.
     pub(crate) fn to_host(self) -> description::About {
         let owned = |list: &[&str]| list.iter().map(|&item| item.to_owned()).collect();
@@ -124,6 +143,7 @@ impl About {
             urls: owned(self.urls),
             variables: self.secrets.iter().map(secret).chain(self.setting_names().map(setting)).collect(),
             origins: owned(self.origins),
+            guards: self.guards,
         }
     }
 

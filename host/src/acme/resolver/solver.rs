@@ -108,7 +108,7 @@ impl Solvers {
         let provider = match &plugin {
             Some(plugin) => {
                 let component = self.surroundings.host.provider(plugin, variables).await?;
-                Provider::Component(component.counting(Arc::clone(&self.calls)))
+                Provider::Component(Box::new(component.counting(Arc::clone(&self.calls))))
             }
             None => Provider::Rfc2136(Box::new(rfc2136(&variables).await?)),
         };

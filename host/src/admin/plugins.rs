@@ -1,0 +1,80 @@
+//! `/api/plugins`: what there is, what each may use, and what it has cost on each router.
+
+use serde_json::{Map, Value, json};
+
+use super::Admin;
+use super::api::{with_provider, without_nulls};
+use crate::acme::ProviderUse;
+use crate::config::Problem;
+use crate::plugin::{self, CAUSES, Kind, Totals, Usage};
+use crate::snapshot::{Items, Middleware, Snapshot};
+
+pub(super) fn list(admin: &Admin, snapshot: &Snapshot) -> Vec<Value> {
+    let usages = admin.usages.all();
+    let of =
+        |entry: &plugin::Entry| usages.iter().filter(|usage| usage.plugin == entry.name).map(AsRef::as_ref).collect();
+    let providers = admin.acme.providers();
+    let by = |entry: &plugin::Entry| providers.iter().filter(|used| *used.provider == *entry.name).collect::<Vec<_>>();
+    snapshot.plugins.iter().map(|entry| plugin_json(entry, &snapshot.items, of(entry), &by(entry))).collect()
+}
+
+fn plugin_json(entry: &plugin::Entry, items: &Items, usages: Vec<&Usage>, resolvers: &[&ProviderUse]) -> Value {
+    let plugin = entry.plugin.as_deref();
+    let provider = plugin.filter(|plugin| plugin.kind() == Kind::DnsProvider).map(|plugin| &plugin.about);
+    // Not even compiled: built in, and nothing names it.
+    let unused = plugin.is_none() && entry.problem.is_none();
+    let problem = entry.problem.as_ref().map(|message| json!([Problem::error("", message.as_str())]));
+    let mut all = Totals::default();
+    usages.iter().for_each(|usage| all += &usage.totals());
+    without_nulls(json!({
+        "name": &*entry.name,
+        "origin": entry.origin.to_string(),
+        "version": plugin.map(|plugin| plugin.about.version.as_str()).or_else(|| unused.then_some(env!("CARGO_PKG_VERSION"))),
+        "summary": plugin.map(|plugin| &plugin.about.summary),
+        "sha256": plugin.map(|plugin| &plugin.sha256),
+        "imports": plugin.map(|plugin| &plugin.imports),
+        "kind": plugin.map(|plugin| match plugin.kind() {
+            Kind::Middleware => "middleware",
+            Kind::DnsProvider => "dns-provider",
+        }),
+        "variables": provider.map(|about| about.variables.iter().map(variable_json).collect::<Vec<_>>()),
+        "origins": provider.map(|about| about.origins.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        "status": match (plugin.is_some() || unused, entry.problem.is_some()) {
+            (true, false) => "enabled",
+            (true, true) => "warning",
+            (false, _) => "disabled",
+        },
+        "problems": problem,
+        "usedBy": used_by(entry, items, resolvers),
+        "calls": all.calls + resolvers.iter().map(|used| used.calls).sum::<u64>(),
+        "failures": all.failures() + resolvers.iter().map(|used| used.failures).sum::<u64>(),
+        "uses": usages.into_iter().map(usage_json).collect::<Vec<_>>(),
+    }))
+}
+
+/// Middlewares, and certificates resolvers.
+fn used_by(entry: &plugin::Entry, items: &Items, resolvers: &[&ProviderUse]) -> Vec<String> {
+    let uses = |middleware: &Middleware| matches!(middleware, Middleware::Plugin(configured) if configured.plugin.name == entry.name);
+    let users = items.middlewares.iter().filter(|(_, status)| status.serves.as_ref().is_some_and(uses));
+    let resolvers = resolvers.iter().map(|used| used.resolver.to_string());
+    users.map(|(name, _)| with_provider(name)).chain(resolvers).collect()
+}
+
+/// One middleware on one router.
+fn usage_json(usage: &Usage) -> Value {
+    let totals = usage.totals();
+    let failures = CAUSES.iter().zip(totals.failures).filter(|(_, count)| *count > 0);
+    let failures: Map<String, Value> = failures.map(|(cause, count)| (cause.name().to_owned(), json!(count))).collect();
+    json!({
+        "middleware": &*usage.middleware,
+        "router": &*usage.router,
+        "calls": totals.calls,
+        "seconds": totals.time.as_secs_f64(),
+        "failures": failures,
+    })
+}
+
+/// What a variable is for, never what it holds.
+fn variable_json(variable: &plugin::Variable) -> Value {
+    json!({ "name": variable.name, "required": variable.required, "url": variable.url })
+}
