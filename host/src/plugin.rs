@@ -50,7 +50,7 @@ use self::lane::{Lane, Pace};
 use self::limits::{MEMORY_AT_MOST, TICK};
 pub use self::policy::Policy;
 use self::pool::Held;
-pub use self::provider::{Challenge, ErrorKind, Provider, ProviderError, Timing};
+pub use self::provider::{Calls, Challenge, ErrorKind, Provider, ProviderError, Timing};
 pub use self::usage::{CAUSES, Cause, TIME_CLASSES, Totals, Usage, Usages};
 use self::variables::Values;
 pub use self::variables::Variables;
