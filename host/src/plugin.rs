@@ -11,6 +11,7 @@ mod cache;
 mod edit;
 mod grants;
 mod imports;
+mod inspect;
 mod instance;
 mod limits;
 mod pool;
@@ -38,6 +39,7 @@ use self::cache::Cache;
 pub use self::edit::{FixedEdit, HeaderEdit, Plan};
 pub use self::imports::Exchange;
 use self::imports::State;
+pub use self::inspect::Interfaces;
 pub use self::instance::{Instances, RequestVerdict};
 use self::limits::{BUILT_IN_BUDGET, CALL_BUDGET, MEMORY, TICK};
 pub use self::provider::{Challenge, ErrorKind, Provider, ProviderError, Timing};
@@ -52,6 +54,11 @@ const BUILT_IN: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/builtins.
 const COMPONENT_BYTES_AT_MOST: u64 = 64 << 20;
 /// Instances of all plugins and workers together.
 const INSTANCES: u32 = 1000;
+
+/// The component of a built-in plugin, by its name in the configuration.
+pub fn built_in(name: &str) -> Option<&'static [u8]> {
+    BUILT_IN.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
+}
 
 /// The WebAssembly engine and what guests may import. One for the process.
 pub struct Host {

@@ -8,14 +8,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, Uri};
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
-use wasmtime::{StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::Kind;
 use super::bindings::dns_provider::weir::plugin::{fetch, secrets, timer};
 use super::bindings::middleware::weir::plugin::{clock, connection, exchange, log, random, types};
 use super::grants::Grants;
-use super::limits::MEMORY;
+use super::limits::Bounds;
 use super::usage::Usage;
 use crate::http::{Connection, Request};
 
@@ -43,7 +42,7 @@ pub(super) struct State {
     pub(super) exchange: Option<Exchange>,
     /// The middleware and the router that the call is for, where the guest may tell them apart.
     pub(super) usage: Option<Arc<Usage>>,
-    pub(super) limits: StoreLimits,
+    pub(super) limits: Bounds,
     /// Epoch ticks that the guest may still run in this call.
     pub(super) ticks_left: u32,
     /// Lines that the guest may still write in this call.
@@ -71,18 +70,11 @@ impl Exchange {
 
 impl State {
     pub(super) fn new(plugin: Arc<str>, grants: Option<Grants>) -> Self {
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(MEMORY)
-            .table_elements(100_000)
-            .instances(200)
-            .tables(200)
-            .memories(20)
-            .build();
         Self {
             headers: HeaderMap::new(),
             exchange: None,
             usage: None,
-            limits,
+            limits: Bounds::new(),
             ticks_left: 0,
             log_lines_left: 0,
             plugin,

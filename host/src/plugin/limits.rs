@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use wasmtime::{Engine, Store, Trap, UpdateDeadline};
+use wasmtime::{Engine, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, Trap, UpdateDeadline};
 
 use super::imports::State;
 use super::usage::Cause;
@@ -21,6 +21,52 @@ pub(super) const INIT_BUDGET: Duration = Duration::from_secs(5);
 const LOG_LINES: u32 = 100;
 /// Linear memory of one instance.
 pub(super) const MEMORY: usize = 32 << 20;
+
+/// What an instance may have, and the memory that it has.
+pub(super) struct Bounds {
+    limits: StoreLimits,
+    /// Bytes of linear memory: they grow, and never shrink.
+    pub(super) memory: usize,
+}
+
+impl Bounds {
+    pub(super) fn new() -> Self {
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(MEMORY)
+            .table_elements(100_000)
+            .instances(200)
+            .tables(200)
+            .memories(20)
+            .build();
+        Self { limits, memory: 0 }
+    }
+}
+
+impl ResourceLimiter for Bounds {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let allowed = self.limits.memory_growing(current, desired, maximum)?;
+        if allowed {
+            self.memory += desired - current;
+        }
+        Ok(allowed)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.limits.table_growing(current, desired, maximum)
+    }
+
+    fn instances(&self) -> usize {
+        self.limits.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.limits.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.limits.memories()
+    }
+}
 
 /// A store whose guest may run for so long from now on.
 pub(super) fn store(engine: &Engine, state: State, budget: Duration) -> Store<State> {

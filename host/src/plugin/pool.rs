@@ -74,6 +74,17 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Makes one more idle instance, and says how many bytes of memory it has.
+    pub(super) async fn start(&self) -> anyhow::Result<usize> {
+        let plugin = self.of.upgrade().context("its configuration has gone")?;
+        let instance = Box::pin(initialised(&plugin)).await?;
+        let memory = instance.store.data().limits.memory;
+        self.idle.borrow_mut().push(instance);
+        Ok(memory)
+    }
+}
+
 impl Lease<'_> {
     /// Lends the instance the headers of a message, and grants it CPU time.
     pub(super) fn enter(&mut self, headers: &mut HeaderMap, exchange: Option<Exchange>) -> &mut Instance {
