@@ -60,7 +60,7 @@ fn quick_start(arguments: &Arguments) -> Result<Found, Vec<Problem>> {
 }
 
 fn settings(install: Install, files: Option<Files>, plugin_directory: PathBuf) -> Settings {
-    Settings { install, files, plugin_directory, plugin_cache: cache_directory() }
+    Settings { install, files, plugin_directory, plugin_cache: cache_directory(), compiler: env::current_exe().ok() }
 }
 
 /// Traefik's search order, then Weir's own directory.

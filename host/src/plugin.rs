@@ -9,6 +9,7 @@ mod addresses;
 mod bindings;
 mod breaker;
 mod cache;
+mod compiler;
 mod edit;
 mod grants;
 mod imports;
@@ -42,6 +43,7 @@ use self::bindings::dns_provider::DnsProviderPre;
 use self::bindings::middleware::MinimalMiddlewarePre;
 use self::breaker::{Breaker, Share};
 use self::cache::Cache;
+pub use self::compiler::{COMMAND as COMPILE, compile_here};
 pub use self::edit::{FixedEdit, HeaderEdit, Plan};
 use self::grants::{Exchanges, Reach};
 pub use self::imports::Exchange;
@@ -182,29 +184,32 @@ pub struct Entry {
 
 impl Host {
     /// `cache` is where compiled components are kept; `None` keeps them in memory alone. Calls come from so many workers.
-    /// Made on the control runtime.
+    /// `compiler` is the program, weir itself, that compiles plugins in a process of its own; `None`: this one does. Made
+    /// on the control runtime.
     pub fn new(
         cache: Option<PathBuf>,
+        compiler: Option<PathBuf>,
         workers: usize,
         settings: &BTreeMap<String, PluginSettings>,
     ) -> anyhow::Result<Arc<Self>> {
-        Self::with(cache, workers, Some(policy::by_name(settings)))
+        Self::with(cache, compiler, workers, Some(policy::by_name(settings)))
     }
 
     /// One at the desk of a plugin's author: plugins may do all that they ask for.
     pub fn trusting(cache: Option<PathBuf>) -> anyhow::Result<Arc<Self>> {
-        Self::with(cache, 1, None)
+        Self::with(cache, None, 1, None)
     }
 
     fn with(
         cache: Option<PathBuf>,
+        compiler: Option<PathBuf>,
         workers: usize,
         settings: Option<BTreeMap<String, PluginSettings>>,
     ) -> anyhow::Result<Arc<Self>> {
         let engine = engine()?;
         let mut linker = Linker::new(&engine);
         imports::link(&mut linker).map_err(opaque)?;
-        let cache = Cache::open(cache, &engine);
+        let cache = Cache::open(cache, compiler, &engine);
         let usages = Arc::new(Usages::new(workers));
         let host = Arc::new(Self {
             engine,
@@ -233,7 +238,7 @@ impl Host {
         }
         reject_core_modules(bytes)?;
         let sha256 = hexadecimal(&Sha256::digest(bytes));
-        let component = self.cache.component(&self.engine, &sha256, bytes)?;
+        let component = self.cache.component(&self.engine, &sha256, bytes).await?;
         let kind = self.kind(&component)?;
         let imports = self.check_imports(&component, kind)?;
         let pre = self.linker.instantiate_pre(&component).map_err(opaque)?;

@@ -11,6 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches};
 
 use super::plugin::{self, Asked};
+use crate::plugin::COMPILE;
 
 /// The sections of Traefik's install configuration: what its flags and variables begin with.
 const TRAEFIK_SECTIONS: [&str; 17] = [
@@ -49,6 +50,8 @@ pub enum Command {
     Check,
     Plugins,
     Plugin(Asked),
+    /// A component from the standard input into this file. For the proxy itself.
+    Compile(PathBuf),
     Version,
 }
 
@@ -85,6 +88,7 @@ impl Arguments {
         let (command, below) = match matches.subcommand() {
             Some(("check", below)) => (Command::Check, Some(below)),
             Some(("plugin", below)) => (plugin::asked(below).map_or(Command::Serve, Command::Plugin), None),
+            Some((COMPILE, below)) => (into(below).map_or(Command::Serve, Command::Compile), None),
             Some(("plugins", below)) => (Command::Plugins, Some(below)),
             Some(("version", below)) => (Command::Version, Some(below)),
             _ => (Command::Serve, None),
@@ -116,7 +120,16 @@ fn grammar() -> clap::Command {
         )
         .subcommand(clap::Command::new("plugins").about("List the plugins and what each may use").arg(file()))
         .subcommand(plugin::grammar())
+        .subcommand(
+            clap::Command::new(COMPILE)
+                .hide(true)
+                .arg(Arg::new("into").required(true).value_parser(PathBufValueParser::new())),
+        )
         .subcommand(clap::Command::new("version").about("Print the version"))
+}
+
+fn into(matches: &ArgMatches) -> Option<PathBuf> {
+    matches.get_one::<PathBuf>("into").cloned()
 }
 
 fn config_file(matches: &ArgMatches) -> Option<PathBuf> {
