@@ -15,7 +15,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request, response};
 
-pub use self::body::{Body, Observer};
+pub use self::body::{Ahead, Body, Broken, Observer, may_be_trailer};
 
 pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub static X_CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
@@ -143,6 +143,8 @@ pub enum Failure {
     ServerTimeout(&'static str),
     /// 499, for the log alone: the client gave up.
     ClientGone,
+    /// 413: a middleware wants the whole of a body that is longer than it may be.
+    ContentTooLarge,
     /// 500: a middleware's plugin failed.
     Plugin(String),
     /// 500: a mistake of the proxy's own, which ends this request alone.
@@ -158,6 +160,7 @@ impl Failure {
             Self::Refused(status, _) => *status,
             Self::NoRouter => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RouterDisabled | Self::NoServer | Self::Overloaded | Self::PluginBusy(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -186,6 +189,7 @@ impl Failure {
             }
             Self::Misdirected => plain_text(self.status(), "Misdirected Request\n"),
             Self::Overloaded => overloaded(self.status()),
+            Self::ContentTooLarge => plain_text(self.status(), "Request Entity Too Large"),
             Self::BadRequest(reason) => bad_request(reason),
             Self::Refused(status, _) => empty(*status),
             _ => status_text(self.status()),
@@ -207,6 +211,7 @@ impl fmt::Display for Failure {
             Self::BadAnswer(cause) => write!(out, "bad answer: {}", Causes(cause.as_ref())),
             Self::ServerTimeout(what) => write!(out, "server timeout: {what}"),
             Self::ClientGone => out.write_str("the client closed the connection"),
+            Self::ContentTooLarge => out.write_str("a middleware wants the whole of a body that is too long"),
             Self::Plugin(reason) => write!(out, "plugin failed: {reason}"),
             Self::Panic(message) => write!(out, "panicked: {message}"),
             Self::PluginBusy(name) => write!(out, "all instances of plugin `{name}` are busy"),

@@ -2,6 +2,11 @@
 //!
 //! Every station of a request hands it on; hyper reads it. It never decides where a body goes.
 
+mod ahead;
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -10,7 +15,10 @@ use http::{HeaderMap, HeaderName, header};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-/// A message body: nothing, bytes at hand, or a stream from the network.
+pub use self::ahead::Ahead;
+use super::Failure;
+
+/// A message body: nothing, bytes at hand, a stream from the network, or what is made of one.
 pub struct Body {
     content: Content,
     /// Whether fields that follow the content are left out.
@@ -24,6 +32,16 @@ enum Content {
     Empty,
     Full(Bytes),
     Stream(Incoming),
+    Made(Pin<Box<dyn http_body::Body<Data = Bytes, Error = Broken>>>),
+}
+
+/// Why a body never comes to its end.
+#[derive(Debug)]
+pub enum Broken {
+    /// The connection it comes on has failed, or what comes is no body.
+    Connection(hyper::Error),
+    /// A middleware's plugin failed on it.
+    Plugin(String),
 }
 
 /// Sees what flows through a body, for accounting. Dropped with the body.
@@ -43,6 +61,11 @@ pub trait Observer {
 impl Body {
     pub const fn empty() -> Self {
         Self { content: Content::Empty, ends_with_content: false, on_end: None, observer: None }
+    }
+
+    /// What becomes of another body as it flows.
+    pub fn made(of: impl http_body::Body<Data = Bytes, Error = Broken> + 'static) -> Self {
+        Self { content: Content::Made(Box::pin(of)), ..Self::empty() }
     }
 
     /// Leaves trailers out, as RFC 9110 (section 6.5.1) allows: a server may take them for what a header has said.
@@ -100,41 +123,37 @@ impl From<Incoming> for Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let is_stream = matches!(self.content, Content::Stream(_));
-        if let Some(observer) = self.observer.as_mut().filter(|_| is_stream) {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let flows = matches!(self.content, Content::Stream(_) | Content::Made(_));
+        if let Some(observer) = self.observer.as_mut().filter(|_| flows) {
             ready!(observer.poll_room(context));
         }
-        let frame = match &mut self.content {
-            Content::Empty => None,
+        let polled = match &mut self.content {
+            Content::Empty => Poll::Ready(None),
             Content::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 self.content = Content::Empty;
-                Some(Ok(Frame::data(bytes)))
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Content::Stream(incoming) => match Pin::new(incoming).poll_frame(context) {
-                Poll::Pending => {
-                    if let Some(observer) = &mut self.observer {
-                        observer.waits();
-                    }
-                    return Poll::Pending;
-                }
-                Poll::Ready(Some(Ok(frame))) if self.ends_with_content && frame.is_trailers() => None,
-                Poll::Ready(mut frame) => {
-                    if let Some(Ok(frame)) = &mut frame
-                        && let Some(trailers) = frame.trailers_mut()
-                    {
-                        strip_trailers(trailers);
-                    }
-                    frame
-                }
-            },
+            Content::Stream(incoming) => Pin::new(incoming).poll_frame(context).map_err(Broken::Connection),
+            Content::Made(made) => made.as_mut().poll_frame(context),
         };
+        let Poll::Ready(mut frame) = polled else {
+            if let Some(observer) = &mut self.observer {
+                observer.waits();
+            }
+            return Poll::Pending;
+        };
+        if let Some(Ok(trailers)) = &mut frame
+            && let Some(fields) = trailers.trailers_mut()
+        {
+            strip_trailers(fields);
+            if self.ends_with_content {
+                frame = None;
+            }
+        }
         match &frame {
             Some(Ok(frame)) => {
                 if let (Some(observer), Some(data)) = (&mut self.observer, frame.data_ref()) {
@@ -155,6 +174,7 @@ impl http_body::Body for Body {
             Content::Empty => true,
             Content::Full(_) => false,
             Content::Stream(incoming) => incoming.is_end_stream(),
+            Content::Made(made) => made.is_end_stream(),
         }
     }
 
@@ -163,6 +183,56 @@ impl http_body::Body for Body {
             Content::Empty => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Stream(incoming) => incoming.size_hint(),
+            Content::Made(made) => made.size_hint(),
+        }
+    }
+}
+
+impl Broken {
+    /// What it is to the request whose body it is.
+    pub fn of_request(&self) -> Failure {
+        match self {
+            Self::Connection(error) if is_malformed(error) => Failure::BadRequest("malformed content"),
+            Self::Connection(_) => Failure::ClientGone,
+            Self::Plugin(reason) => Failure::Plugin(reason.clone()),
+        }
+    }
+
+    /// What it is to the response whose body it is, while its head has not gone out.
+    pub fn of_response(self) -> Failure {
+        match self {
+            Self::Connection(error) => Failure::BadAnswer(error.into()),
+            Self::Plugin(reason) => Failure::Plugin(reason),
+        }
+    }
+}
+
+/// Whether a body is not framed as it should be: hyper says so in its error's causes.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let mut cause = StdError::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
+        }
+        cause = error.source();
+    }
+    false
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connection(error) => error.fmt(out),
+            Self::Plugin(reason) => write!(out, "plugin failed: {reason}"),
+        }
+    }
+}
+
+impl StdError for Broken {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Connection(error) => error.source(),
+            Self::Plugin(_) => None,
         }
     }
 }
@@ -170,6 +240,14 @@ impl http_body::Body for Body {
 /// Removes what only a head may say (RFC 9110, section 6.5.1): how the message is framed, where it goes, who sends it and
 /// how it is to be understood. Whoever merges trailers into a head would believe it.
 fn strip_trailers(trailers: &mut HeaderMap) {
+    let forbidden: Vec<HeaderName> = trailers.keys().filter(|name| !may_be_trailer(name)).cloned().collect();
+    for name in forbidden {
+        trailers.remove(name);
+    }
+}
+
+/// Whether a field may come after the content.
+pub fn may_be_trailer(name: &HeaderName) -> bool {
     const NEVER: [HeaderName; 20] = [
         header::AUTHORIZATION,
         header::CACHE_CONTROL,
@@ -194,16 +272,7 @@ fn strip_trailers(trailers: &mut HeaderMap) {
     ];
     const NEVER_EITHER: [&str; 4] = ["forwarded", "keep-alive", "proxy-connection", "x-real-ip"];
 
-    let forbidden: Vec<HeaderName> = trailers
-        .keys()
-        .filter(|name| {
-            NEVER.contains(name) || NEVER_EITHER.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-")
-        })
-        .cloned()
-        .collect();
-    for name in forbidden {
-        trailers.remove(name);
-    }
+    !NEVER.contains(name) && !NEVER_EITHER.contains(&name.as_str()) && !name.as_str().starts_with("x-forwarded-")
 }
 
 #[cfg(test)]
