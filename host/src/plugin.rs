@@ -6,8 +6,10 @@
 
 mod about;
 mod bindings;
+mod body;
 mod cache;
 mod edit;
+mod filter;
 mod grants;
 mod imports;
 mod instance;
@@ -33,13 +35,14 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 
 pub use self::about::{About, Variable};
 use self::bindings::dns_provider::DnsProviderPre;
+use self::bindings::filter::FilterIndices;
 use self::bindings::middleware::MinimalMiddlewarePre;
 use self::cache::Cache;
 pub use self::edit::{FixedEdit, HeaderEdit, Plan};
 pub use self::imports::Exchange;
 use self::imports::State;
 pub use self::instance::{Instances, RequestVerdict};
-use self::limits::{BUILT_IN_BUDGET, CALL_BUDGET, MEMORY, TICK};
+use self::limits::{BODY_AT_MOST, BUILT_IN_BUDGET, CALL_BUDGET, MEMORY, TICK};
 pub use self::provider::{Challenge, ErrorKind, Provider, ProviderError, Timing};
 pub use self::usage::{CAUSES, Cause, TIME_CLASSES, Totals, Usage, Usages};
 pub use self::variables::Variables;
@@ -78,6 +81,8 @@ pub struct Plugin {
     counts_by_router: bool,
     budget: Duration,
     exports: Exports,
+    /// Of its filter of bodies, where it has one.
+    filter: Option<FilterIndices>,
     /// Its ticks must go on for as long as a guest may run, or nothing would interrupt it.
     _host: Arc<Host>,
 }
@@ -107,6 +112,8 @@ pub struct Configured {
     /// Of the middleware, with its provider: `auth@file`.
     pub name: Arc<str>,
     pub plan: Plan,
+    /// What it may have of a body at hand.
+    body_at_most: u64,
     id: u64,
     config: Value,
     pre: MinimalMiddlewarePre<State>,
@@ -178,6 +185,7 @@ impl Host {
         let imports = self.check_imports(&component, kind)?;
         let pre = self.linker.instantiate_pre(&component).map_err(opaque)?;
         let exports = Exports::new(kind, &pre)?;
+        let filter = self.filter(&component, &pre)?;
         let budget = if origin == Origin::BuiltIn { BUILT_IN_BUDGET } else { CALL_BUDGET };
         let name: Arc<str> = name.into();
         let about = about::describe(&name, &pre).await?;
@@ -194,6 +202,7 @@ impl Host {
             counts_by_router,
             budget,
             exports,
+            filter,
             _host,
         })
     }
@@ -212,6 +221,7 @@ impl Host {
             plugin: Arc::clone(plugin),
             name: name.into(),
             plan,
+            body_at_most: BODY_AT_MOST,
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             config: config.clone(),
             pre,
@@ -221,17 +231,26 @@ impl Host {
 
     /// By what it exports.
     fn kind(&self, component: &Component) -> anyhow::Result<Kind> {
-        let component_type = component.component_type();
-        let exports = |interface: &str| {
-            let name = |export: &str| export.split('@').next() == Some(interface);
-            component_type.exports(&self.engine).any(|(export, _)| name(export))
-        };
+        let exports = |interface: &str| self.has_export(component, interface);
         match (exports("weir:plugin/middleware"), exports("weir:plugin/dns01")) {
             (true, false) => Ok(Kind::Middleware),
             (false, true) => Ok(Kind::DnsProvider),
             (true, true) => bail!("it exports both a middleware and a DNS provider: make two components of it"),
             (false, false) => bail!("it exports neither a middleware nor a DNS provider of `weir:plugin` (see wit/)"),
         }
+    }
+
+    fn filter(&self, component: &Component, pre: &InstancePre<State>) -> anyhow::Result<Option<FilterIndices>> {
+        if !self.has_export(component, "weir:plugin/body-filter") {
+            return Ok(None);
+        }
+        let indices = FilterIndices::new(pre).map_err(opaque);
+        indices.map(Some).context("its filter of bodies is none of `weir:plugin@0.1` (see wit/)")
+    }
+
+    fn has_export(&self, component: &Component, interface: &str) -> bool {
+        let component_type = component.component_type();
+        component_type.exports(&self.engine).any(|(export, _)| export.split('@').next() == Some(interface))
     }
 
     /// A guest's imports are its manifest: what is not offered is refused by name.

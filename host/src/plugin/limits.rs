@@ -19,6 +19,8 @@ pub(super) const BUILT_IN_BUDGET: Duration = Duration::from_secs(5);
 pub(super) const INIT_BUDGET: Duration = Duration::from_secs(5);
 /// Lines that one call may write into the log.
 const LOG_LINES: u32 = 100;
+/// What a middleware may have of a body at hand, and so the longest body that it may want the whole of.
+pub(super) const BODY_AT_MOST: u64 = 1 << 20;
 /// Linear memory of one instance.
 pub(super) const MEMORY: usize = 32 << 20;
 

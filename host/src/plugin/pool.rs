@@ -3,6 +3,7 @@
 //!
 //! `instance` takes a [`Lease`] for each call. An instance is held only while a call runs.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -11,8 +12,9 @@ use std::time::Instant;
 use anyhow::{Context, anyhow};
 use http::HeaderMap;
 use serde_json::Value;
-use wasmtime::Store;
+use wasmtime::{Store, component};
 
+use super::bindings::filter::FilterIndices;
 use super::bindings::middleware::{MinimalMiddleware, MinimalMiddlewarePre};
 use super::edit::{self, Plan};
 use super::imports::{Exchange, State};
@@ -21,25 +23,36 @@ use super::usage::Cause;
 use super::{Configured, Step, opaque};
 use crate::http::Failure;
 
-/// Calls of one configured plugin that may run on one worker at the same time.
+/// Calls of one configured plugin that may run on one worker at the same time, and bodies that may flow through it.
 const RUNNING_AT_MOST: usize = 64;
 
 pub(super) struct Pool {
     of: Weak<Configured>,
     idle: RefCell<Vec<Instance>>,
-    running: Cell<usize>,
+    /// Instances in use, by [`Use`].
+    running: [Cell<usize>; 2],
 }
 
 pub(super) struct Instance {
     pub(super) store: Store<State>,
     pub(super) guest: MinimalMiddleware,
+    /// All of its exports.
+    pub(super) component: component::Instance,
 }
 
-/// An instance for the time of one call. Dropped in the middle of a call (the client has gone, or the guest has
+/// What an instance is taken for. Bodies take as long as their clients like, and calls need not wait for them.
+#[derive(Clone, Copy)]
+enum Use {
+    Call,
+    Body,
+}
+
+/// An instance for the time of one call, or of one body. Dropped in the middle (the client has gone, or the guest has
 /// trapped) it drops the instance, whose memory nobody may see again.
 pub(super) struct Lease<'a> {
     pool: Rc<Pool>,
-    step: &'a Step,
+    step: Cow<'a, Step>,
+    purpose: Use,
     worker: usize,
     instance: Option<Instance>,
     began: Instant,
@@ -47,27 +60,35 @@ pub(super) struct Lease<'a> {
 
 impl Pool {
     pub(super) fn of(plugin: &Arc<Configured>) -> Self {
-        Self { of: Arc::downgrade(plugin), idle: RefCell::default(), running: Cell::new(0) }
+        Self { of: Arc::downgrade(plugin), idle: RefCell::default(), running: Default::default() }
     }
 
     /// Whether a configuration or a call still needs it.
     pub(super) fn is_wanted(&self) -> bool {
-        self.of.strong_count() > 0 || self.running.get() > 0
+        self.of.strong_count() > 0 || self.running.iter().any(|running| running.get() > 0)
     }
 
-    /// An idle instance, or a new one.
+    /// An idle instance, or a new one, for one call.
     pub(super) async fn take(self: Rc<Self>, step: &Step, worker: usize) -> Result<Lease<'_>, Failure> {
-        let plugin = &step.configured;
-        let running = self.running.get();
-        if running >= RUNNING_AT_MOST {
+        self.lease(Cow::Borrowed(step), Use::Call, worker).await
+    }
+
+    /// The same for as long as a body flows.
+    pub(super) async fn hold(self: Rc<Self>, step: Step, worker: usize) -> Result<Lease<'static>, Failure> {
+        self.lease(Cow::Owned(step), Use::Body, worker).await
+    }
+
+    async fn lease(self: Rc<Self>, step: Cow<'_, Step>, purpose: Use, worker: usize) -> Result<Lease<'_>, Failure> {
+        let running = &self.running[purpose as usize];
+        if running.get() >= RUNNING_AT_MOST {
             step.usage.failed(worker, Cause::Busy);
-            return Err(Failure::PluginBusy(plugin.plugin.name.to_string()));
+            return Err(Failure::PluginBusy(step.configured.plugin.name.to_string()));
         }
-        self.running.set(running + 1);
+        running.set(running.get() + 1);
         let instance = self.idle.borrow_mut().pop();
-        let mut lease = Lease { pool: self, step, worker, instance, began: Instant::now() };
+        let mut lease = Lease { pool: self, step, purpose, worker, instance, began: Instant::now() };
         if lease.instance.is_none() {
-            let made = Box::pin(initialised(plugin)).await;
+            let made = Box::pin(initialised(&lease.step.configured)).await;
             lease.instance = Some(made.map_err(|error| lease.failed(Cause::Start, &format!("{error:#}")))?);
         }
         Ok(lease)
@@ -93,6 +114,7 @@ impl Lease<'_> {
         let mut instance = self.instance.take().expect("a lease is taken with an instance and left once");
         let state = instance.store.data_mut();
         *headers = std::mem::take(&mut state.headers);
+        state.body = None;
         state.exchange = None;
         self.step.usage.called(self.worker, self.began.elapsed());
         match answer {
@@ -101,6 +123,36 @@ impl Lease<'_> {
                 Ok(value)
             }
             Err(error) => Err(self.failed(limits::cause(&error), &trap_reason(&error))),
+        }
+    }
+
+    /// What the plugin's filter of bodies is called by, if it has one.
+    pub(super) fn filter(&self) -> Option<FilterIndices> {
+        self.step.configured.plugin.filter.clone()
+    }
+
+    /// Grants CPU time for one call of several that an instance is held for.
+    pub(super) fn resume(&mut self) -> &mut Instance {
+        self.began = Instant::now();
+        let instance = self.instance.as_mut().expect("nothing is resumed after a trap");
+        allow(&mut instance.store, self.step.configured.plugin.budget);
+        instance
+    }
+
+    /// Counts such a call; a trap drops the instance.
+    pub(super) fn pause<T>(&mut self, answer: wasmtime::Result<T>) -> Result<T, Failure> {
+        self.step.usage.called(self.worker, self.began.elapsed());
+        answer.map_err(|error| {
+            self.instance = None;
+            self.failed(limits::cause(&error), &trap_reason(&error))
+        })
+    }
+
+    /// Keeps an instance that was held for the next who needs one.
+    pub(super) fn give_back(mut self) {
+        if let Some(mut instance) = self.instance.take() {
+            instance.store.data_mut().exchange = None;
+            self.pool.idle.borrow_mut().push(instance);
         }
     }
 
@@ -113,7 +165,8 @@ impl Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        self.pool.running.set(self.pool.running.get() - 1);
+        let running = &self.pool.running[self.purpose as usize];
+        running.set(running.get() - 1);
     }
 }
 
@@ -129,7 +182,7 @@ async fn initialised(plugin: &Configured) -> anyhow::Result<Instance> {
     Ok(instance)
 }
 
-async fn call_init(Instance { store, guest }: &mut Instance, config: &Value) -> anyhow::Result<Plan> {
+async fn call_init(Instance { store, guest, .. }: &mut Instance, config: &Value) -> anyhow::Result<Plan> {
     let plan = guest
         .weir_plugin_middleware()
         .call_init(store, &config.to_string())
@@ -141,6 +194,7 @@ async fn call_init(Instance { store, guest }: &mut Instance, config: &Value) -> 
 
 async fn instantiate(name: &Arc<str>, pre: &MinimalMiddlewarePre<State>) -> anyhow::Result<Instance> {
     let mut store = limits::store(pre.engine(), State::new(Arc::clone(name), None), INIT_BUDGET);
-    let guest = pre.instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
-    Ok(Instance { store, guest })
+    let component = pre.instance_pre().instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
+    let guest = MinimalMiddleware::new(&mut store, &component).map_err(opaque).context("starting it")?;
+    Ok(Instance { store, guest, component })
 }
