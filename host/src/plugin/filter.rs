@@ -17,8 +17,9 @@ use http_body_util::BodyExt;
 use tokio::task::coop::consume_budget;
 use wasmtime::component::ResourceAny;
 
-use super::bindings::filter::Filter;
+use super::Plugin;
 pub(super) use super::bindings::filter::exports::weir::plugin::body_filter::Direction;
+use super::bindings::filter::{Filter, FilterIndices};
 use super::bindings::middleware::weir::plugin::types::Error;
 use super::edit;
 use super::imports::Exchange;
@@ -35,14 +36,35 @@ const ANSWER_AT_MOST: usize = 16 << 20;
 
 /// What an edit asks for.
 pub(super) struct Wanted {
-    pub(super) direction: Direction,
-    pub(super) state: Vec<u8>,
-    pub(super) exchange: Option<Exchange>,
+    indices: FilterIndices,
+    state: Vec<u8>,
+}
+
+impl Wanted {
+    /// A filter of that plugin, which begins with that state.
+    pub(super) fn of(plugin: &Plugin, state: Vec<u8>) -> Result<Self, String> {
+        let Some(indices) = plugin.filter.clone() else {
+            return Err("it asks for a filter of the body, and exports none (`weir:plugin/body-filter`)".to_owned());
+        };
+        if state.len() > STATE_BYTES_AT_MOST {
+            return Err(format!(
+                "its filter's state has {} bytes: at most {STATE_BYTES_AT_MOST} are handed on",
+                state.len()
+            ));
+        }
+        Ok(Self { indices, state })
+    }
 }
 
 /// Puts a guest's filter around a body.
-pub(super) async fn filtered(lease: Lease<'static>, wanted: Wanted, body: Body) -> Result<Body, Failure> {
-    let call = Call::begin(lease, wanted).await?;
+pub(super) async fn filtered(
+    lease: Lease<'static>,
+    wanted: Wanted,
+    direction: Direction,
+    exchange: Option<Exchange>,
+    body: Body,
+) -> Result<Body, Failure> {
+    let call = Call::begin(lease, wanted, direction, exchange).await?;
     let next = Rc::<Next>::default();
     let running = Box::pin(run(call, body, Rc::clone(&next)));
     Ok(Body::made(Filtered { running: Some(running), next }))
@@ -96,27 +118,21 @@ struct Call {
 }
 
 impl Call {
-    async fn begin(mut lease: Lease<'static>, wanted: Wanted) -> Result<Self, Failure> {
-        if wanted.state.len() > STATE_BYTES_AT_MOST {
-            let reason = format!("its filter's state has {} bytes: at most {STATE_BYTES_AT_MOST}", wanted.state.len());
-            return Err(lease.failed(Cause::Answer, &reason));
-        }
-        let Some(indices) = lease.filter() else {
-            let reason = "it asks for a filter of the body, and exports none (`weir:plugin/body-filter`)";
-            return Err(lease.failed(Cause::Answer, reason));
-        };
+    async fn begin(
+        mut lease: Lease<'static>,
+        wanted: Wanted,
+        direction: Direction,
+        exchange: Option<Exchange>,
+    ) -> Result<Self, Failure> {
         let Instance { store, component, .. } = lease.resume();
-        store.data_mut().exchange = wanted.exchange;
-        let guest = indices.load(&mut *store, component);
-        let made = match &guest {
-            Ok(guest) => {
-                let filter = guest.weir_plugin_body_filter().filter();
-                filter.call_constructor(store, wanted.direction, &wanted.state).await
-            }
-            Err(error) => Err(wasmtime::Error::msg(error.to_string())),
+        store.data_mut().exchange = exchange;
+        let guest = match wanted.indices.load(&mut *store, component) {
+            Ok(guest) => guest,
+            Err(error) => return Err(lease.failed(Cause::Start, &error.to_string())),
         };
+        let filter = guest.weir_plugin_body_filter().filter();
+        let made = filter.call_constructor(store, direction, &wanted.state).await;
         let filter = lease.pause(made)?;
-        let guest = guest.map_err(|error| lease.failed(Cause::Start, &error.to_string()))?;
         Ok(Self { lease, guest, filter })
     }
 

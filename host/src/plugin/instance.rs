@@ -15,10 +15,11 @@ use wasmtime::component::Resource;
 
 use super::bindings::middleware::exports::weir::plugin::middleware as wit;
 use super::edit::{self, BodyMode, HeaderEdit};
+use super::filter::{Direction, Wanted};
 use super::imports::{Exchange, Message};
 use super::pool::{Instance, Lease, Pool};
 use super::usage::Cause;
-use super::{Step, body, filter};
+use super::{Plugin, Step, body, filter};
 use crate::http::{Body, Failure, Request, Response, ResponseHead};
 use crate::target;
 
@@ -79,8 +80,9 @@ impl Instances {
             let reason = format!("its state has {} bytes: at most {STATE_BYTES_AT_MOST} are kept", state.len());
             return Err(lease.failed(Cause::Answer, &reason));
         }
-        let (verdict, filter) =
-            apply_to_request(verdict, state, request).map_err(|reason| lease.failed(Cause::Answer, &reason))?;
+        let applied = apply_to_request(verdict, state, request)
+            .and_then(|(verdict, filter)| Ok((verdict, wanted(&plugin.plugin, filter)?)));
+        let (verdict, filter) = applied.map_err(|reason| lease.failed(Cause::Answer, &reason))?;
         drop(lease);
         match filter {
             Some(filter) => Box::pin(self.filter_request(step, filter, request, verdict)).await,
@@ -113,7 +115,9 @@ impl Instances {
             .call_on_response(store, state, argument, Resource::<Message>::new_borrow(0))
             .await;
         let verdict = lease.leave(&mut head.headers, answer)?;
-        let changed = apply_to_response(verdict, head, body).map_err(|reason| lease.failed(Cause::Answer, &reason))?;
+        let applied = apply_to_response(verdict, head, body)
+            .and_then(|(response, filter)| Ok((response, wanted(&step.configured.plugin, filter)?)));
+        let changed = applied.map_err(|reason| lease.failed(Cause::Answer, &reason))?;
         drop(lease);
         match changed {
             (response, None) => Ok(response),
@@ -125,7 +129,7 @@ impl Instances {
     async fn filter_request(
         &self,
         step: &Step,
-        state: Vec<u8>,
+        wanted: Wanted,
         request: &mut Request,
         mut verdict: RequestVerdict,
     ) -> Result<RequestVerdict, Failure> {
@@ -136,10 +140,10 @@ impl Instances {
         if !request.body.is_end_stream() {
             request.head.headers.remove(CONTENT_LENGTH);
             let exchange = step.configured.asks_for_connection().then(|| Exchange::of(request));
-            let wanted = filter::Wanted { direction: filter::Direction::Request, state, exchange };
             let lease = self.pool(step).hold(step.clone(), self.worker).await?;
             let body = std::mem::take(&mut request.body);
-            request.body = filter::filtered(lease, wanted, body).await?.without_trailers();
+            let filtered = filter::filtered(lease, wanted, Direction::Request, exchange, body).await?;
+            request.body = filtered.without_trailers();
         }
         Ok(verdict)
     }
@@ -148,16 +152,15 @@ impl Instances {
     async fn filter_response(
         &self,
         step: &Step,
-        state: Vec<u8>,
+        wanted: Wanted,
         exchange: Option<Exchange>,
         response: Response,
     ) -> Result<Response, Failure> {
         let (mut head, mut body) = response.into_parts();
         head.headers.remove(CONTENT_LENGTH);
         if !body.is_end_stream() {
-            let wanted = filter::Wanted { direction: filter::Direction::Response, state, exchange };
             let lease = self.pool(step).hold(step.clone(), self.worker).await?;
-            body = filter::filtered(lease, wanted, body).await?;
+            body = filter::filtered(lease, wanted, Direction::Response, exchange, body).await?;
         }
         Ok(Response::from_parts(head, body))
     }
@@ -189,6 +192,10 @@ fn named(headers: &HeaderMap, names: &[HeaderName]) -> Vec<Option<HeaderValue>> 
 
 fn bytes(values: &[Option<HeaderValue>]) -> Vec<Option<&[u8]>> {
     values.iter().map(|value| value.as_ref().map(HeaderValue::as_bytes)).collect()
+}
+
+fn wanted(plugin: &Plugin, state: Option<Vec<u8>>) -> Result<Option<Wanted>, String> {
+    state.map(|state| Wanted::of(plugin, state)).transpose()
 }
 
 /// Answers too with the state of the filter that is asked for.

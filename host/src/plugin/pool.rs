@@ -14,7 +14,6 @@ use http::HeaderMap;
 use serde_json::Value;
 use wasmtime::{Store, component};
 
-use super::bindings::filter::FilterIndices;
 use super::bindings::middleware::{MinimalMiddleware, MinimalMiddlewarePre};
 use super::edit::{self, Plan};
 use super::imports::{Exchange, State};
@@ -124,11 +123,6 @@ impl Lease<'_> {
             }
             Err(error) => Err(self.failed(limits::cause(&error), &trap_reason(&error))),
         }
-    }
-
-    /// What the plugin's filter of bodies is called by, if it has one.
-    pub(super) fn filter(&self) -> Option<FilterIndices> {
-        self.step.configured.plugin.filter.clone()
     }
 
     /// Grants CPU time for one call of several that an instance is held for.
