@@ -5,6 +5,7 @@
 //! provider gets what it declares.
 
 mod about;
+mod addresses;
 mod bindings;
 mod body;
 mod cache;
@@ -18,7 +19,6 @@ mod pool;
 mod provider;
 mod usage;
 mod variables;
-mod web_origin;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -46,7 +46,6 @@ use self::limits::{BODY_AT_MOST, BUILT_IN_BUDGET, CALL_BUDGET, MEMORY, TICK};
 pub use self::provider::{Challenge, ErrorKind, Provider, ProviderError, Timing};
 pub use self::usage::{CAUSES, Cause, TIME_CLASSES, Totals, Usage, Usages};
 pub use self::variables::Variables;
-pub use self::web_origin::WebOrigin;
 use crate::config::reason;
 
 /// The built-in plugins: the name in the configuration and the component, built from `plugins/` by the build script.

@@ -15,7 +15,7 @@ use super::bindings::middleware::exports::weir::plugin::description::{self, Gues
 use super::imports::{State, printable};
 use super::limits::{self, INIT_BUDGET};
 use super::opaque;
-use super::web_origin::WebOrigin;
+use crate::config::WebOrigin;
 
 /// A `describe` that waits for something would hold up a start.
 const TIME_AT_MOST: Duration = Duration::from_secs(30);

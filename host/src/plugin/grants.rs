@@ -12,13 +12,14 @@ use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use tokio::time::Instant;
 
+use super::addresses::is_public;
 use super::bindings::dns_provider::weir::plugin::fetch::{ClientTls, Request, Response};
 use super::bindings::dns_provider::weir::plugin::{fetch, secrets, timer};
 use super::bindings::middleware::weir::plugin::log::Level;
 use super::bindings::middleware::weir::plugin::types::{Error, ErrorKind};
 use super::imports::State;
 use super::variables::Values;
-use super::web_origin::{WebOrigin, is_public};
+use crate::config::WebOrigin;
 use crate::config::routing::{Certificate, ServersTransport};
 use crate::fetch::{Client, Error as FetchError, Settings};
 use crate::tls::{self, Alpn};

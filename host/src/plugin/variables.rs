@@ -13,8 +13,7 @@ use http::Uri;
 use tokio::io::AsyncReadExt;
 
 use super::about::{About, Variable};
-use super::web_origin::WebOrigin;
-use crate::config::{install, reason};
+use crate::config::{WebOrigin, install, reason};
 
 /// The most that a file may have in the place of a value.
 const FILE_BYTES_AT_MOST: u64 = 64 << 10;
