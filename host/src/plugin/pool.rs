@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use http::HeaderMap;
@@ -20,16 +20,21 @@ use super::imports::{Exchange, State};
 use super::limits::{self, INIT_BUDGET, allow, trap_reason};
 use super::usage::Cause;
 use super::{Configured, Step, opaque};
-use crate::http::Failure;
+use crate::http::{Broken, Failure};
 
 /// Calls of one configured plugin that may run on one worker at the same time, and bodies that may flow through it.
 const RUNNING_AT_MOST: usize = 64;
+
+/// Bodies that are cut are logged once in this time, so that a bad filter does not fill the disk.
+const CUT_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Pool {
     of: Weak<Configured>,
     idle: RefCell<Vec<Instance>>,
     /// Instances in use, by [`Use`].
     running: [Cell<usize>; 2],
+    /// When a body was last said to have been cut.
+    said: Cell<Option<Instant>>,
 }
 
 pub(super) struct Instance {
@@ -59,7 +64,12 @@ pub(super) struct Lease<'a> {
 
 impl Pool {
     pub(super) fn of(plugin: &Arc<Configured>) -> Self {
-        Self { of: Arc::downgrade(plugin), idle: RefCell::default(), running: Default::default() }
+        Self {
+            of: Arc::downgrade(plugin),
+            idle: RefCell::default(),
+            running: Default::default(),
+            said: Cell::new(None),
+        }
     }
 
     /// Whether a configuration or a call still needs it.
@@ -140,6 +150,19 @@ impl Lease<'_> {
             self.instance = None;
             self.failed(limits::cause(&error), &trap_reason(&error))
         })
+    }
+
+    /// What a failure is to the body that flows. Its head may have gone out, so that only the log hears of it.
+    pub(super) fn cut(&self, failure: Failure) -> Broken {
+        let said = &self.pool.said;
+        if said.get().is_none_or(|said| said.elapsed() >= CUT_LOG_INTERVAL) {
+            said.set(Some(Instant::now()));
+            tracing::error!(router = &*self.step.usage.router, "a body was cut: {failure}");
+        }
+        match failure {
+            Failure::Plugin(reason) => Broken::Plugin(reason),
+            failure => Broken::Plugin(failure.to_string()),
+        }
     }
 
     /// Keeps an instance that was held for the next who needs one.
