@@ -178,9 +178,11 @@ impl Call {
 /// The body that comes out of a filter.
 struct Filtered {
     /// `None` when it has ended.
-    running: Option<Pin<Box<dyn Future<Output = Result<(), Broken>>>>>,
+    running: Option<Running>,
     next: Rc<Next>,
 }
+
+type Running = Pin<Box<dyn Future<Output = Result<(), Broken>>>>;
 
 /// The frame that comes out next. The filter goes on when it has been taken.
 #[derive(Default)]
