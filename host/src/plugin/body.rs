@@ -13,7 +13,7 @@ use crate::http::{Ahead, Body, Broken, Failure, Request, Response};
 
 /// What `on-request` may see of the body.
 pub(super) async fn of_request(plugin: &Configured, request: &mut Request) -> Result<Box<Ahead>, Failure> {
-    let mode = plugin.plan.request_body.within(plugin.body_at_most);
+    let mode = plugin.plan.request_body.within(plugin.plugin.policy.body);
     let ahead = match read(mode, &mut request.body).await {
         Ok(ahead) => ahead,
         Err(Problem::TooLong(_)) => return Err(Failure::ContentTooLarge),
@@ -29,7 +29,7 @@ pub(super) async fn of_request(plugin: &Configured, request: &mut Request) -> Re
 
 /// What `on-response` may see of the body.
 pub(super) async fn of_response(plugin: &Configured, response: &mut Response) -> Result<Box<Ahead>, Failure> {
-    let mode = plugin.plan.response_body.within(plugin.body_at_most);
+    let mode = plugin.plan.response_body.within(plugin.plugin.policy.body);
     read(mode, response.body_mut()).await.map_err(|problem| match problem {
         Problem::TooLong(limit) => {
             let (name, wanted) = (&plugin.name, "wants the whole body of a response that has more than");

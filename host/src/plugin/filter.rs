@@ -63,10 +63,10 @@ pub(super) async fn filtered(
     lease: Lease<'static>,
     wanted: Wanted,
     direction: Direction,
-    exchange: Option<Exchange>,
+    (exchange, hops): (Option<Exchange>, u8),
     body: Body,
 ) -> Result<Body, Failure> {
-    let call = Call::begin(lease, wanted, direction, exchange).await?;
+    let call = Call::begin(lease, wanted, direction, exchange, hops).await?;
     let next = Rc::<Next>::default();
     let running = Box::pin(run(call, body, Rc::clone(&next)));
     Ok(Body::made(Filtered { running: Some(running), next }))
@@ -108,6 +108,8 @@ struct Call {
     lease: Lease<'static>,
     guest: Filter,
     filter: ResourceAny,
+    /// Of the request.
+    hops: u8,
 }
 
 impl Call {
@@ -116,8 +118,9 @@ impl Call {
         wanted: Wanted,
         direction: Direction,
         exchange: Option<Exchange>,
+        hops: u8,
     ) -> Result<Self, Failure> {
-        let Instance { store, component, .. } = lease.resume();
+        let Instance { store, component, .. } = lease.resume(hops);
         store.data_mut().exchange = exchange;
         let guest = match wanted.indices.load(&mut *store, component) {
             Ok(guest) => guest,
@@ -126,11 +129,11 @@ impl Call {
         let filter = guest.weir_plugin_body_filter().filter();
         let made = filter.call_constructor(store, direction, &wanted.state).await;
         let filter = lease.pause(made)?;
-        Ok(Self { lease, guest, filter })
+        Ok(Self { lease, guest, filter, hops })
     }
 
     async fn chunk(&mut self, bytes: &[u8]) -> Result<Bytes, Broken> {
-        let Instance { store, .. } = self.lease.resume();
+        let Instance { store, .. } = self.lease.resume(self.hops);
         let answer = self.guest.weir_plugin_body_filter().filter().call_chunk(store, self.filter, bytes).await;
         let bytes = self.lease.pause(answer).and_then(|answer| self.checked(answer));
         bytes.map_err(|failure| self.lease.cut(failure))
@@ -139,7 +142,7 @@ impl Call {
     async fn end(mut self, trailers: HeaderMap) -> Result<(Bytes, HeaderMap), Broken> {
         match self.finish(trailers).await {
             Ok(last) => {
-                self.lease.give_back();
+                self.lease.keep();
                 Ok(last)
             }
             Err(failure) => Err(self.lease.cut(failure)),
@@ -149,12 +152,12 @@ impl Call {
     async fn finish(&mut self, trailers: HeaderMap) -> Result<(Bytes, HeaderMap), Failure> {
         let lines: Vec<_> =
             trailers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
-        let Instance { store, .. } = self.lease.resume();
+        let Instance { store, .. } = self.lease.resume(self.hops);
         let answer = self.guest.weir_plugin_body_filter().filter().call_end(store, self.filter, &lines).await;
         let (bytes, trailers) = self.lease.pause(answer)?.map_err(|error| self.refused(&error))?;
         let bytes = self.checked(Ok(bytes))?;
         let trailers = edit::fields(trailers).map_err(|reason| self.lease.failed(Cause::Answer, &reason))?;
-        let Instance { store, .. } = self.lease.resume();
+        let Instance { store, .. } = self.lease.resume(self.hops);
         let dropped = self.filter.resource_drop_async(store).await;
         self.lease.pause(dropped)?;
         Ok((bytes, trailers))

@@ -1,29 +1,44 @@
 //! The idle instances of one configured plugin on one worker: made, lent for one call, kept for the next, dropped after a
 //! trap.
 //!
-//! `instance` takes a [`Lease`] for each call. An instance is held only while a call runs.
+//! `instance` takes a [`Lease`] for each call. An instance is held only while a call runs. What a call may cost is
+//! settled here, what it is about there.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use http::HeaderMap;
-use serde_json::Value;
+use tokio::time::timeout;
 use wasmtime::{Store, component};
 
-use super::bindings::middleware::{MinimalMiddleware, MinimalMiddlewarePre};
+use super::bindings::middleware::MinimalMiddleware;
 use super::edit::{self, Plan};
+use super::grants::Grants;
 use super::imports::{Exchange, State};
-use super::limits::{self, INIT_BUDGET, allow, trap_reason};
+use super::lane::Lane;
+use super::limits::{self, INIT_BUDGET, TICK, allow, trap_reason};
 use super::usage::Cause;
 use super::{Configured, Step, opaque};
+use crate::config::install::Isolation;
 use crate::http::{Broken, Failure};
 
-/// Calls of one configured plugin that may run on one worker at the same time, and bodies that may flow through it.
-const RUNNING_AT_MOST: usize = 64;
+/// For `init` with all that it waits for.
+const INIT_TIME: Duration = Duration::from_secs(10);
+/// For a call with all that it waits for.
+const CALL_TIME: Duration = Duration::from_secs(10);
+/// Exchanges by `fetch`.
+const EXCHANGES_PER_CALL: u32 = 16;
+/// A call that ran so many ticks is a long one.
+const TICKS_OF_A_LONG_CALL: u32 = 2;
+/// An instance whose memory has grown by more than this, and more than twofold, is not kept.
+const GROWTH_AT_MOST: usize = 1 << 20;
+/// Handles that an instance may have left lying about when a call ends.
+const HANDLES_AT_MOST: usize = 256;
 
 /// Bodies that are cut are logged once in this time, so that a bad filter does not fill the disk.
 const CUT_LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -31,6 +46,8 @@ const CUT_LOG_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Pool {
     of: Weak<Configured>,
     idle: RefCell<Vec<Instance>>,
+    /// The fewest idle ones since they were last looked at: so many were not needed.
+    not_needed: Cell<usize>,
     /// Instances in use, by [`Use`].
     running: [Cell<usize>; 2],
     /// When a body was last said to have been cut.
@@ -42,6 +59,24 @@ pub(super) struct Instance {
     pub(super) guest: MinimalMiddleware,
     /// All of its exports.
     pub(super) component: component::Instance,
+    gauge: Gauge,
+    /// Bytes of memory after `init`.
+    memory_at_first: usize,
+    handles_at_first: usize,
+}
+
+/// The instances there are of a configured plugin, on all workers.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    instances: AtomicUsize,
+    /// Bytes of linear memory.
+    memory: AtomicUsize,
+}
+
+/// The part of one instance in what is [`Held`].
+struct Gauge {
+    held: Arc<Held>,
+    memory: usize,
 }
 
 /// What an instance is taken for. Bodies take as long as their clients like, and calls need not wait for them.
@@ -60,6 +95,8 @@ pub(super) struct Lease<'a> {
     worker: usize,
     instance: Option<Instance>,
     began: Instant,
+    /// While the guest runs.
+    entered: Option<Instant>,
 }
 
 impl Pool {
@@ -67,13 +104,19 @@ impl Pool {
         Self {
             of: Arc::downgrade(plugin),
             idle: RefCell::default(),
+            not_needed: Cell::new(0),
             running: Default::default(),
             said: Cell::new(None),
         }
     }
 
-    /// Whether a configuration or a call still needs it.
-    pub(super) fn is_wanted(&self) -> bool {
+    /// Whether a configuration or a call still needs it. Drops the instances that were not needed since the last time,
+    /// but for one.
+    pub(super) fn prune(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.len() - self.not_needed.get().saturating_sub(1).min(idle.len());
+        idle.truncate(kept);
+        self.not_needed.set(kept);
         self.of.strong_count() > 0 || self.running.iter().any(|running| running.get() > 0)
     }
 
@@ -88,68 +131,137 @@ impl Pool {
     }
 
     async fn lease(self: Rc<Self>, step: Cow<'_, Step>, purpose: Use, worker: usize) -> Result<Lease<'_>, Failure> {
+        let plugin = &step.configured;
+        let refused = |cause, failure: fn(String) -> Failure| {
+            step.usage.failed(worker, cause);
+            Err(failure(plugin.plugin.name.to_string()))
+        };
+        if plugin.breaker.is_open() {
+            return refused(Cause::Open, Failure::PluginOpen);
+        }
         let running = &self.running[purpose as usize];
-        if running.get() >= RUNNING_AT_MOST {
-            step.usage.failed(worker, Cause::Busy);
-            return Err(Failure::PluginBusy(step.configured.plugin.name.to_string()));
+        let began = Instant::now();
+        if running.get() >= plugin.plugin.policy.instances || plugin.plugin.share.is_used_up(began) {
+            return refused(Cause::Busy, Failure::PluginBusy);
         }
         running.set(running.get() + 1);
         let instance = self.idle.borrow_mut().pop();
-        let mut lease = Lease { pool: self, step, purpose, worker, instance, began: Instant::now() };
+        self.not_needed.set(self.not_needed.get().min(self.idle.borrow().len()));
+        let mut lease = Lease { pool: self, step, purpose, worker, instance, began, entered: None };
         if lease.instance.is_none() {
             let made = Box::pin(initialised(&lease.step.configured)).await;
-            lease.instance = Some(made.map_err(|error| lease.failed(Cause::Start, &format!("{error:#}")))?);
+            let (instance, _) = made.map_err(|error| lease.failed(Cause::Start, &format!("{error:#}")))?;
+            lease.instance = Some(instance);
         }
         Ok(lease)
     }
 }
 
 impl Lease<'_> {
-    /// Lends the instance the headers of a message, and grants it CPU time.
-    pub(super) fn enter(&mut self, headers: &mut HeaderMap, exchange: Option<Exchange>) -> &mut Instance {
+    /// Lends the instance the headers of a message, and grants it what a call may cost.
+    pub(super) fn enter(&mut self, headers: &mut HeaderMap, exchange: Option<Exchange>, hops: u8) -> &mut Instance {
         let instance = self.instance.as_mut().expect("a lease is taken with an instance and left once");
+        let plugin = &self.step.configured.plugin;
         let state = instance.store.data_mut();
         state.headers = std::mem::take(headers);
         state.exchange = exchange;
-        if self.step.configured.plugin.counts_by_router {
+        if plugin.counts_by_router {
             state.usage = Some(Arc::clone(&self.step.usage));
         }
-        allow(&mut instance.store, self.step.configured.plugin.budget);
+        if let Some(grants) = &mut state.grants {
+            grants.renew(CALL_TIME, EXCHANGES_PER_CALL, hops);
+        }
+        allow(&mut instance.store, plugin.policy.cpu);
+        self.entered = Some(self.began);
         instance
+    }
+
+    /// Where calls run that run long.
+    pub(super) fn lane(&self) -> &Lane {
+        &self.step.configured.plugin.host.lane
+    }
+
+    /// Hands the instance over, to be called there.
+    pub(super) fn hand_over(&mut self) -> Instance {
+        self.instance.take().expect("a lease is taken with an instance and left once")
+    }
+
+    pub(super) fn give_back(&mut self, instance: Instance) {
+        self.instance = Some(instance);
     }
 
     /// Takes the headers back, even after a trap, and the instance with them if it may be used again.
     pub(super) fn leave<T>(&mut self, headers: &mut HeaderMap, answer: wasmtime::Result<T>) -> Result<T, Failure> {
         let mut instance = self.instance.take().expect("a lease is taken with an instance and left once");
+        let plugin = &self.step.configured;
         let state = instance.store.data_mut();
         *headers = std::mem::take(&mut state.headers);
         state.body = None;
         state.exchange = None;
-        self.step.usage.called(self.worker, self.began.elapsed());
+        let ticks = state.ticks_used(plugin.plugin.policy.cpu);
+        let now = Instant::now();
+        self.entered = None;
+        self.step.usage.called(self.worker, now - self.began);
+        plugin.pace.called(ticks >= TICKS_OF_A_LONG_CALL);
+        if ticks > 0 {
+            plugin.plugin.share.spend(TICK * ticks, now);
+        }
         match answer {
             Ok(value) => {
-                self.pool.idle.borrow_mut().push(instance);
+                if plugin.plugin.policy.isolation == Isolation::Pool && instance.may_be_kept() {
+                    self.pool.idle.borrow_mut().push(instance);
+                }
                 Ok(value)
             }
-            Err(error) => Err(self.failed(limits::cause(&error), &trap_reason(&error))),
+            Err(error) => {
+                let cause = limits::cause(&error, instance.store.data());
+                Err(self.failed(cause, &trap_reason(&error)))
+            }
         }
     }
 
-    /// Grants CPU time for one call of several that an instance is held for.
-    pub(super) fn resume(&mut self) -> &mut Instance {
-        self.began = Instant::now();
+    /// Grants what a call may cost, to one of several that an instance is held for.
+    pub(super) fn resume(&mut self, hops: u8) -> &mut Instance {
         let instance = self.instance.as_mut().expect("nothing is resumed after a trap");
-        allow(&mut instance.store, self.step.configured.plugin.budget);
+        let plugin = &self.step.configured.plugin;
+        let state = instance.store.data_mut();
+        if plugin.counts_by_router {
+            state.usage = Some(Arc::clone(&self.step.usage));
+        }
+        if let Some(grants) = &mut state.grants {
+            grants.renew(CALL_TIME, EXCHANGES_PER_CALL, hops);
+        }
+        allow(&mut instance.store, plugin.policy.cpu);
+        self.began = Instant::now();
+        self.entered = Some(self.began);
         instance
     }
 
     /// Counts such a call; a trap drops the instance.
     pub(super) fn pause<T>(&mut self, answer: wasmtime::Result<T>) -> Result<T, Failure> {
-        self.step.usage.called(self.worker, self.began.elapsed());
-        answer.map_err(|error| {
+        let plugin = &self.step.configured.plugin;
+        let state = self.instance.as_ref().expect("a call has an instance").store.data();
+        let now = Instant::now();
+        self.entered = None;
+        self.step.usage.called(self.worker, now - self.began);
+        let ticks = state.ticks_used(plugin.policy.cpu);
+        if ticks > 0 {
+            plugin.share.spend(TICK * ticks, now);
+        }
+        let failed = answer.map_err(|error| (limits::cause(&error, state), trap_reason(&error)));
+        failed.map_err(|(cause, reason)| {
             self.instance = None;
-            self.failed(limits::cause(&error), &trap_reason(&error))
+            self.failed(cause, &reason)
         })
+    }
+
+    /// Keeps an instance that was held for the next who needs one, if it may be used again.
+    pub(super) fn keep(mut self) {
+        let Some(mut instance) = self.instance.take() else { return };
+        instance.store.data_mut().exchange = None;
+        if self.step.configured.plugin.policy.isolation == Isolation::Pool && instance.may_be_kept() {
+            self.pool.idle.borrow_mut().push(instance);
+        }
     }
 
     /// What a failure is to the body that flows. Its head may have gone out, so that only the log hears of it.
@@ -165,18 +277,16 @@ impl Lease<'_> {
         }
     }
 
-    /// Keeps an instance that was held for the next who needs one.
-    pub(super) fn give_back(mut self) {
-        if let Some(mut instance) = self.instance.take() {
-            instance.store.data_mut().exchange = None;
-            self.pool.idle.borrow_mut().push(instance);
-        }
-    }
-
     /// Counts a failure of the plugin, and words it.
     pub(super) fn failed(&self, cause: Cause, reason: &str) -> Failure {
+        let plugin = &self.step.configured;
         self.step.usage.failed(self.worker, cause);
-        Failure::Plugin(format!("`{}`: {reason}", self.step.configured.plugin.name))
+        if let Some(open) = plugin.breaker.failed(Instant::now()) {
+            let (plugin, middleware) = (&*plugin.plugin.name, &*plugin.name);
+            tracing::warn!(plugin, middleware, "it fails again and again, and is not called for {} s", open.as_secs());
+        }
+        let reason = format!("`{}`: {reason}", plugin.plugin.name);
+        if cause == Cause::Deadline { Failure::PluginTimeout(reason) } else { Failure::Plugin(reason) }
     }
 }
 
@@ -184,34 +294,103 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let running = &self.pool.running[self.purpose as usize];
         running.set(running.get() - 1);
+        // Nobody waits for the call any more, but it has cost what it has cost.
+        let plugin = &self.step.configured.plugin;
+        let cost = match (&self.instance, self.entered) {
+            (_, None) => return,
+            (Some(instance), _) => TICK * instance.store.data().ticks_used(plugin.policy.cpu),
+            (None, Some(entered)) => entered.elapsed(),
+        };
+        plugin.share.spend(cost, Instant::now());
+    }
+}
+
+impl Instance {
+    /// Whether the next request may have it: it has not grown, and has let go of what it was lent.
+    fn may_be_kept(&mut self) -> bool {
+        let state = self.store.data_mut();
+        let (memory, handles) = (state.limits.memory(), state.handles());
+        self.gauge.set(memory);
+        let has_grown = memory > self.memory_at_first.saturating_mul(2).saturating_add(GROWTH_AT_MOST)
+            || memory.saturating_sub(self.memory_at_first) > state.limits.memory_at_most() / 2;
+        !has_grown && handles <= self.handles_at_first + HANDLES_AT_MOST
+    }
+}
+
+impl Held {
+    /// How many there are, and the bytes of their memory together.
+    pub(super) fn now(&self) -> (usize, usize) {
+        (self.instances.load(Ordering::Relaxed), self.memory.load(Ordering::Relaxed))
+    }
+}
+
+impl Gauge {
+    fn new(held: &Arc<Held>, memory: usize) -> Self {
+        held.instances.fetch_add(1, Ordering::Relaxed);
+        held.memory.fetch_add(memory, Ordering::Relaxed);
+        Self { held: Arc::clone(held), memory }
+    }
+
+    fn set(&mut self, memory: usize) {
+        if memory != self.memory {
+            self.held.memory.fetch_add(memory.wrapping_sub(self.memory), Ordering::Relaxed);
+            self.memory = memory;
+        }
+    }
+}
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        self.held.instances.fetch_sub(1, Ordering::Relaxed);
+        self.held.memory.fetch_sub(self.memory, Ordering::Relaxed);
     }
 }
 
 /// Runs `init` in an instance of its own, for the plan and for the guest's judgement of the configuration.
-pub(super) async fn init(name: &Arc<str>, pre: &MinimalMiddlewarePre<State>, config: &Value) -> anyhow::Result<Plan> {
-    let mut instance = instantiate(name, pre).await?;
-    call_init(&mut instance, config).await
+pub(super) async fn init(plugin: &Configured) -> anyhow::Result<Plan> {
+    Ok(initialised(plugin).await?.1)
 }
 
-async fn initialised(plugin: &Configured) -> anyhow::Result<Instance> {
-    let mut instance = instantiate(&plugin.plugin.name, &plugin.pre).await?;
-    call_init(&mut instance, &plugin.config).await?;
-    Ok(instance)
+async fn initialised(plugin: &Configured) -> anyhow::Result<(Instance, Plan)> {
+    let started = async {
+        let mut instance = instantiate(plugin).await?;
+        let plan = call_init(&mut instance, plugin).await?;
+        let state = instance.store.data_mut();
+        (instance.memory_at_first, instance.handles_at_first) = (state.limits.memory(), state.handles());
+        instance.gauge.set(instance.memory_at_first);
+        Ok((instance, plan))
+    };
+    timeout(INIT_TIME, started)
+        .await
+        .unwrap_or_else(|_| Err(anyhow!("`init` failed: it took more than {} s", INIT_TIME.as_secs())))
 }
 
-async fn call_init(Instance { store, guest, .. }: &mut Instance, config: &Value) -> anyhow::Result<Plan> {
+async fn call_init(Instance { store, guest, .. }: &mut Instance, plugin: &Configured) -> anyhow::Result<Plan> {
     let plan = guest
         .weir_plugin_middleware()
-        .call_init(store, &config.to_string())
+        .call_init(store, &plugin.config.to_string())
         .await
         .map_err(|error| anyhow!("`init` failed: {}", trap_reason(&error)))?
         .map_err(|error| anyhow!("failed to {}", error.message))?;
     edit::plan(plan).map_err(anyhow::Error::msg)
 }
 
-async fn instantiate(name: &Arc<str>, pre: &MinimalMiddlewarePre<State>) -> anyhow::Result<Instance> {
-    let mut store = limits::store(pre.engine(), State::new(Arc::clone(name), None), INIT_BUDGET);
+async fn instantiate(plugin: &Configured) -> anyhow::Result<Instance> {
+    let Configured { plugin: of, pre, .. } = plugin;
+    let grants = of.needs_grants.then(|| Grants {
+        values: plugin.secrets.clone(),
+        reach: Arc::clone(&plugin.reach),
+        deadline: tokio::time::Instant::now() + INIT_TIME,
+        usual_time: of.policy.fetch,
+        time_at_most: of.policy.fetch,
+        left: EXCHANGES_PER_CALL,
+        hops: None,
+        exchanges: Arc::clone(&of.exchanges),
+    });
+    let state = State::new(Arc::clone(&of.name), of.policy.memory, grants);
+    let mut store = limits::store(pre.engine(), state, INIT_BUDGET);
     let component = pre.instance_pre().instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
     let guest = MinimalMiddleware::new(&mut store, &component).map_err(opaque).context("starting it")?;
-    Ok(Instance { store, guest, component })
+    let gauge = Gauge::new(&plugin.held, 0);
+    Ok(Instance { store, guest, component, gauge, memory_at_first: 0, handles_at_first: 0 })
 }
