@@ -5,6 +5,7 @@ mod acme;
 mod admin;
 mod architecture;
 mod article;
+mod bodies;
 mod command;
 mod errors;
 mod examples;

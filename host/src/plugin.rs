@@ -7,10 +7,12 @@
 mod about;
 mod addresses;
 mod bindings;
+mod body;
 mod breaker;
 mod cache;
 mod compiler;
 mod edit;
+mod filter;
 mod grants;
 mod imports;
 mod inspect;
@@ -40,6 +42,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 
 pub use self::about::{About, Variable};
 use self::bindings::dns_provider::DnsProviderPre;
+use self::bindings::filter::FilterIndices;
 use self::bindings::middleware::MinimalMiddlewarePre;
 use self::breaker::{Breaker, Share};
 use self::cache::Cache;
@@ -108,6 +111,8 @@ pub struct Plugin {
     exchanges: Arc<Exchanges>,
     share: Share,
     exports: Exports,
+    /// Of its filter of bodies, where it has one.
+    filter: Option<FilterIndices>,
     /// Its ticks must go on for as long as a guest may run, or nothing would interrupt it.
     host: Arc<Host>,
 }
@@ -243,6 +248,7 @@ impl Host {
         let imports = self.check_imports(&component, kind)?;
         let pre = self.linker.instantiate_pre(&component).map_err(opaque)?;
         let exports = Exports::new(kind, &pre)?;
+        let filter = self.filter(&component, &pre)?;
         let settings = self.settings.as_ref().map(|settings| settings.get(&name.to_lowercase()));
         let policy = settings.map_or_else(Policy::trusting, |settings| Policy::new(&origin, settings));
         let name: Arc<str> = name.into();
@@ -266,6 +272,7 @@ impl Host {
             exchanges: Arc::new(Exchanges::new(self.control.clone().filter(|_| kind == Kind::Middleware))),
             share,
             exports,
+            filter,
             host: Arc::clone(self),
         })
     }
@@ -302,17 +309,26 @@ impl Host {
 
     /// By what it exports.
     fn kind(&self, component: &Component) -> anyhow::Result<Kind> {
-        let component_type = component.component_type();
-        let exports = |interface: &str| {
-            let name = |export: &str| export.split('@').next() == Some(interface);
-            component_type.exports(&self.engine).any(|(export, _)| name(export))
-        };
+        let exports = |interface: &str| self.has_export(component, interface);
         match (exports("weir:plugin/middleware"), exports("weir:plugin/dns01")) {
             (true, false) => Ok(Kind::Middleware),
             (false, true) => Ok(Kind::DnsProvider),
             (true, true) => bail!("it exports both a middleware and a DNS provider: make two components of it"),
             (false, false) => bail!("it exports neither a middleware nor a DNS provider of `weir:plugin` (see wit/)"),
         }
+    }
+
+    fn filter(&self, component: &Component, pre: &InstancePre<State>) -> anyhow::Result<Option<FilterIndices>> {
+        if !self.has_export(component, "weir:plugin/body-filter") {
+            return Ok(None);
+        }
+        let indices = FilterIndices::new(pre).map_err(opaque);
+        indices.map(Some).context("its filter of bodies is none of `weir:plugin@0.1` (see wit/)")
+    }
+
+    fn has_export(&self, component: &Component, interface: &str) -> bool {
+        let component_type = component.component_type();
+        component_type.exports(&self.engine).any(|(export, _)| export.split('@').next() == Some(interface))
     }
 
     /// A guest's imports are its manifest: what is not offered is refused by name.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::arguments::Message;
 use super::subject::{Outcome, content};
 use crate::entrypoint::forwarded;
-use crate::http::{Connection, Request, Response, TlsSession};
+use crate::http::{Broken, Connection, Request, Response, TlsSession};
 
 /// A message that can be made again and again.
 pub(super) struct Template<'a> {
@@ -118,7 +118,7 @@ fn framed(headers: &mut HeaderMap, body: &Bytes) {
 
 impl Shown {
     /// Reads the body and puts it back.
-    pub(super) async fn request(request: &mut Request) -> Result<Self, hyper::Error> {
+    pub(super) async fn request(request: &mut Request) -> Result<Self, Broken> {
         let body = std::mem::take(&mut request.body).collect().await?.to_bytes();
         request.body = body.clone().into();
         let head = &request.head;
@@ -126,7 +126,7 @@ impl Shown {
         Ok(Self { first: format!("{} {target}", head.method), fields: head.headers.clone(), body })
     }
 
-    pub(super) async fn response(response: &mut Response) -> Result<Self, hyper::Error> {
+    pub(super) async fn response(response: &mut Response) -> Result<Self, Broken> {
         let body = std::mem::take(response.body_mut()).collect().await?.to_bytes();
         *response.body_mut() = body.clone().into();
         Ok(Self { first: response.status().to_string(), fields: response.headers().clone(), body })

@@ -14,7 +14,7 @@ use super::table::{row, time};
 use super::{line, refusal, report};
 use crate::command;
 use crate::command::check::Report;
-use crate::http::{Failure, Request};
+use crate::http::{Broken, Failure, Request};
 use crate::plugin::{Exchange, Instances, RequestVerdict, Step};
 
 #[derive(Serialize)]
@@ -148,7 +148,7 @@ async fn shown_request(request: &mut Request) -> Result<Shown, Failure> {
     Shown::request(request).await.map_err(unreadable)
 }
 
-fn unreadable(error: hyper::Error) -> Failure {
+fn unreadable(error: Broken) -> Failure {
     Failure::BadAnswer(error.into())
 }
 
