@@ -10,12 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use wasmtime::component::Resource;
 
 use super::Step;
 use super::bindings::middleware::exports::weir::plugin::middleware as wit;
 use super::edit::{self, HeaderEdit};
-use super::imports::{Exchange, Message};
+use super::imports::Exchange;
 use super::pool::{Instance, Lease, Pool};
 use super::usage::Cause;
 use crate::http::{Failure, Request, Response, ResponseHead};
@@ -66,8 +65,7 @@ impl Instances {
             headers: &headers,
         };
         let Instance { store, guest } = lease.enter(&mut head.headers, exchange);
-        let answer =
-            guest.weir_plugin_middleware().call_on_request(store, argument, Resource::<Message>::new_borrow(0)).await;
+        let answer = guest.weir_plugin_middleware().call_on_request(store, argument).await;
         let (verdict, state) = lease.leave(&mut request.head.headers, answer)?;
         if state.len() > STATE_BYTES_AT_MOST {
             let reason = format!("its state has {} bytes: at most {STATE_BYTES_AT_MOST} are kept", state.len());
@@ -90,10 +88,7 @@ impl Instances {
         let headers = bytes(&values);
         let argument = wit::ResponseHead { status: head.status.as_u16(), headers: &headers };
         let Instance { store, guest } = lease.enter(&mut head.headers, exchange);
-        let answer = guest
-            .weir_plugin_middleware()
-            .call_on_response(store, state, argument, Resource::<Message>::new_borrow(0))
-            .await;
+        let answer = guest.weir_plugin_middleware().call_on_response(store, state, argument).await;
         let verdict = lease.leave(&mut head.headers, answer)?;
         apply_to_response(verdict, &mut head)
             .map(|replacement| match replacement {
