@@ -45,3 +45,8 @@ export function bytes(text) {
   const octets = unescape(encodeURIComponent(text.toWellFormed()));
   return Uint8Array.from(octets, (octet) => octet.charCodeAt(0));
 }
+
+/** The text of bytes, each as one character: right for ASCII, and for what is only compared. */
+export function text(octets) {
+  return Array.from(octets, (octet) => String.fromCharCode(octet)).join("");
+}
