@@ -4,21 +4,19 @@
 set -eu
 cd "$(dirname "$0")"
 
-# Nothing is left in the template.
-export PYTHONDONTWRITEBYTECODE=1
-template=../../../templates/python
 # The interface and the world of this plugin are one package, and so in one folder.
-mkdir -p target/wit
+mkdir -p target/wit target/python
 cp ../../../../wit/weir-plugin.wit wit/world.wit target/wit
+cp ../../../templates/python/weir.py target/python
 world="--quiet --wit-path target/wit --world this-plugin"
 case "${1:-build}" in
 build)
-    componentize-py $world componentize maintenance --python-path . --python-path $template --output maintenance.wasm
+    componentize-py $world componentize maintenance --python-path . --python-path target/python --output maintenance.wasm
     ;;
 test)
     rm -rf bindings
     componentize-py $world bindings bindings
-    PYTHONPATH=bindings:$template python3 -m unittest
+    PYTHONPATH=bindings:target/python python3 -m unittest
     ;;
 *)
     echo "usage: ./build.sh [build|test]" >&2
