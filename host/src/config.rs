@@ -17,11 +17,13 @@ pub mod install;
 mod json;
 pub mod routing;
 pub mod tree;
+mod web_origin;
 
 pub use files::{Files, reason};
 pub use install::Install;
 pub use routing::Routing;
 pub use tree::Node;
+pub use web_origin::WebOrigin;
 
 /// Reads an install file, with all its warnings.
 ///

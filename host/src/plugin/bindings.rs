@@ -15,7 +15,7 @@ pub(super) mod dns_provider {
     wasmtime::component::bindgen!({
         path: "../wit",
         world: "dns-provider",
-        imports: { "weir:plugin/fetch.send": async, "weir:plugin/timer.sleep": async | trappable },
+        imports: { "weir:plugin/fetch.send": async | trappable, "weir:plugin/timer.sleep": async | trappable },
         exports: { default: async },
         with: {
             "weir:plugin/types": super::middleware::weir::plugin::types,

@@ -4,25 +4,24 @@
 //! behalf.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, Uri};
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
-use wasmtime::{StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::Kind;
 use super::bindings::dns_provider::weir::plugin::{fetch, secrets, timer};
 use super::bindings::middleware::weir::plugin::{clock, connection, log, message, random, types};
 use super::grants::Grants;
-use super::limits::MEMORY;
+use super::limits::{self, Limits};
 use super::usage::Usage;
 use crate::http::{Connection, Request};
 
 /// The interfaces that plugins of a kind may import.
 pub(super) const fn offered(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Middleware => &["types", "message", "connection", "log", "clock", "random"],
+        Kind::Middleware => &["types", "message", "connection", "log", "clock", "random", "secrets", "fetch"],
         Kind::DnsProvider => &["types", "log", "clock", "random", "timer", "secrets", "fetch"],
     }
 }
@@ -33,13 +32,16 @@ const RANDOM_BYTES_AT_MOST: u32 = 4096;
 /// The most characters of one log line that are kept.
 const LOG_CHARACTERS_AT_MOST: usize = 4096;
 
+/// Handles of WASI that an instance may have at the same time.
+const HANDLES_AT_MOST: usize = 4096;
+
 /// What a store holds: the message on loan during a call, and the guest's limits.
 pub(super) struct State {
     pub(super) headers: HeaderMap,
     pub(super) exchange: Option<Exchange>,
     /// The middleware and the router that the call is for, where the guest may tell them apart.
     pub(super) usage: Option<Arc<Usage>>,
-    pub(super) limits: StoreLimits,
+    pub(super) limits: Limits,
     /// Epoch ticks that the guest may still run in this call.
     pub(super) ticks_left: u32,
     /// Lines that the guest may still write in this call.
@@ -66,27 +68,35 @@ impl Exchange {
 }
 
 impl State {
-    pub(super) fn new(plugin: Arc<str>, grants: Option<Grants>) -> Self {
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(MEMORY)
-            .table_elements(100_000)
-            .instances(200)
-            .tables(200)
-            .memories(20)
-            .build();
+    /// `memory` is in bytes.
+    pub(super) fn new(plugin: Arc<str>, memory: usize, grants: Option<Grants>) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_AT_MOST);
         Self {
             headers: HeaderMap::new(),
             exchange: None,
             usage: None,
-            limits,
+            limits: Limits::new(memory),
             ticks_left: 0,
             log_lines_left: 0,
             plugin,
             grants,
             started: Instant::now(),
             wasi: WasiCtx::builder().allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false).build(),
-            table: ResourceTable::new(),
+            table,
         }
+    }
+}
+
+impl State {
+    /// Of a call that was granted `budget`, those during which the guest ran.
+    pub(super) fn ticks_used(&self, budget: Duration) -> u32 {
+        limits::ticks(budget).saturating_sub(self.ticks_left)
+    }
+
+    /// The handles of WASI that the guest has.
+    pub(super) fn handles(&mut self) -> usize {
+        if self.table.is_empty() { 0 } else { self.table.iter_mut().count() }
     }
 }
 
