@@ -57,7 +57,7 @@ def first_request(language, folder, weir):
     page = Page(project / "README.md")
     if len(page.commands) > COMMANDS_AT_MOST:
         fail(f"{page.path}: {len(page.commands)} commands")
-    with Proxy(weir, folder, page.yaml, environment) as proxy:
+    with Proxy(weir, folder, page, environment) as proxy:
         for command in page.commands[:-1]:
             run(proxy.here(command), project, environment)
         proxy.eventually(proxy.here(page.commands[-1]), HEADER, environment)
@@ -72,7 +72,7 @@ def examples(language, folder, weir):
         page = Page(path)
         if not page.is_middleware:
             continue
-        with Proxy(weir, folder / path.parent.name, page.yaml, environment) as proxy:
+        with Proxy(weir, folder / path.parent.name, page, environment) as proxy:
             for command in page.commands:
                 if command.startswith("curl "):
                     proxy.eventually(proxy.here(command), page.expected(command), environment)
@@ -83,13 +83,16 @@ def examples(language, folder, weir):
 
 
 class Page:
-    """The first block of YAML of a page, and the commands of its first block of shell."""
+    """The first block of YAML of a page, its grants, and the commands of its first block of shell."""
 
     def __init__(self, path):
         self.path = path
         self.text = path.read_text()
         blocks = re.findall(r"```(\w+)\n(.*?)```", self.text, re.DOTALL)
         self.yaml = next((text for kind, text in blocks if kind == "yaml"), "")
+        # What an administrator has to grant, below the key `plugins` of the install file.
+        settings = [text for kind, text in blocks if kind == "yaml" and text.startswith("plugins:\n")]
+        self.settings = settings[0].removeprefix("plugins:\n") if settings else ""
         self.lines = next((text for kind, text in blocks if kind == "console"), "").splitlines()
         self.commands = [line[2:] for line in self.lines if line.startswith("$ ")]
 
@@ -113,18 +116,18 @@ def test_command(page):
 class Proxy:
     """A proxy with the routes of a page and an empty plugin folder."""
 
-    def __init__(self, weir, folder, routes, environment):
+    def __init__(self, weir, folder, page, environment):
         self.folder = folder / "etc"
         self.plugins = self.folder / "plugins"
         self.plugins.mkdir(parents=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        (self.folder / "routing.yaml").write_text(routes)
+        (self.folder / "routing.yaml").write_text(page.yaml)
         (self.folder / "install.yaml").write_text(
             f"entryPoints: {{web: {{address: '127.0.0.1:{self.port}'}}}}\n"
             f"providers: {{file: {{filename: '{self.folder}/routing.yaml'}}}}\n"
-            f"plugins: {{directory: '{self.plugins}', cache: {{directory: '{self.folder}/cache'}}}}\n"
+            f"plugins:\n  directory: '{self.plugins}'\n  cache: {{directory: '{self.folder}/cache'}}\n{page.settings}"
         )
         self.command = [weir, f"--configFile={self.folder}/install.yaml"]
         self.environment = environment
@@ -188,7 +191,8 @@ def tools(weir):
 
 def run(command, folder, environment):
     print(f"$ {command}", flush=True)
-    done = subprocess.run(command, shell=True, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(command, shell=True, cwd=folder, env=environment, **pipes)
     if done.returncode:
         fail(f"`{command}` ended with {done.returncode}:\n{done.stdout}")
 
