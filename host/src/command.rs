@@ -4,12 +4,14 @@
 
 mod arguments;
 mod check;
+mod plugin;
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 pub use self::arguments::{Arguments, Command, Unusable};
 pub use self::check::{Report, check, plugins};
+pub use self::plugin::{Asked, plugin};
 use crate::config::{self, Files, Install, Problem};
 use crate::server::Settings;
 

@@ -25,10 +25,11 @@ fn main() -> ExitCode {
         Ok(Report { text, good }) => print(&text, good),
         Err(error) => print(&format!("error: {error:#}\n"), false),
     };
-    match arguments.command {
+    match &arguments.command {
         Command::Version => print(&format!("weir {}\n", env!("CARGO_PKG_VERSION")), true),
         Command::Check => report(runtime.block_on(command::check(command::find(&arguments)))),
         Command::Plugins => report(runtime.block_on(command::plugins(command::find(&arguments)))),
+        Command::Plugin(asked) => report(command::plugin(asked)),
         Command::Serve => match runtime.block_on(serve(&arguments)) {
             Ok(code) => code,
             Err(error) => print(&format!("error: {error:#}\n"), false),
