@@ -64,8 +64,8 @@ async fn folder() -> Folder {
     let stamps = guest("stamps").await;
     folder.write("version.wasm", replaced(&stamps, b"@0.1.0", b"@0.2.0"));
     folder.write("export.wasm", replaced(&stamps, b"weir:plugin/description@", b"weir:plugin/descriptors@"));
-    folder.write("import.wasm", replaced(&stamps, b"weir:plugin/exchange@", b"weir:plugin/elsewhen@"));
-    folder.write("foreign.wasm", replaced(&stamps, b"weir:plugin/exchange@", b"acme:plugin/exchange@"));
+    folder.write("import.wasm", replaced(&stamps, b"weir:plugin/types@", b"weir:plugin/tapes@"));
+    folder.write("foreign.wasm", replaced(&stamps, b"weir:plugin/types@", b"acme:plugin/types@"));
     folder.write("redirectScheme.wasm", built_in("redirectScheme"));
     folder.write("empty.wasm", EMPTY_COMPONENT);
     folder.write("module.wasm", EMPTY_MODULE);

@@ -350,7 +350,7 @@ impl Host {
                     "it imports `weir:plugin/{interface}`, which this version of weir does not offer to a {kind} yet"
                 );
             }
-            if !matches!(interface, "types" | "exchange") {
+            if !matches!(interface, "types" | "message") {
                 names.push(interface.to_owned());
             }
         }

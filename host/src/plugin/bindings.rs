@@ -7,7 +7,6 @@ pub(super) mod middleware {
         path: "../wit",
         world: "minimal-middleware",
         exports: { default: async },
-        with: { "weir:plugin/exchange.message": crate::plugin::imports::Message },
         ownership: Borrowing { duplicate_if_necessary: true },
     });
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, Uri};
-use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
+use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::Kind;
 use super::bindings::dns_provider::weir::plugin::{fetch, secrets, timer};
-use super::bindings::middleware::weir::plugin::{clock, connection, exchange, log, random, types};
+use super::bindings::middleware::weir::plugin::{clock, connection, log, message, random, types};
 use super::grants::Grants;
 use super::limits::{self, Limits};
 use super::usage::Usage;
@@ -21,7 +21,7 @@ use crate::http::{Ahead, Connection, Request};
 /// The interfaces that plugins of a kind may import.
 pub(super) const fn offered(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Middleware => &["types", "exchange", "connection", "log", "clock", "random", "secrets", "fetch"],
+        Kind::Middleware => &["types", "message", "connection", "log", "clock", "random", "secrets", "fetch"],
         Kind::DnsProvider => &["types", "log", "clock", "random", "timer", "secrets", "fetch"],
     }
 }
@@ -34,10 +34,6 @@ const LOG_CHARACTERS_AT_MOST: usize = 4096;
 
 /// Handles of WASI that an instance may have at the same time.
 const HANDLES_AT_MOST: usize = 4096;
-
-/// The only resource that guests see: the message of the call they are in. Its representation carries nothing.
-#[expect(unreachable_pub, reason = "the generated bindings export it again")]
-pub struct Message;
 
 /// What a store holds: the message on loan during a call, and the guest's limits.
 pub(super) struct State {
@@ -115,7 +111,7 @@ impl WasiView for State {
 
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
-    exchange::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    message::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     connection::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     log::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     clock::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
@@ -127,39 +123,32 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 
 impl types::Host for State {}
 
-impl exchange::Host for State {}
-
-impl exchange::HostMessage for State {
-    fn get(&mut self, _: Resource<Message>, name: String) -> Option<Vec<u8>> {
+impl message::Host for State {
+    fn get(&mut self, name: String) -> Option<Vec<u8>> {
         self.headers.get(name.as_str()).map(|value| value.as_bytes().to_vec())
     }
 
-    fn get_many(&mut self, _: Resource<Message>, names: Vec<String>) -> Vec<Option<Vec<u8>>> {
+    fn get_many(&mut self, names: Vec<String>) -> Vec<Option<Vec<u8>>> {
         names.iter().map(|name| self.headers.get(name.as_str()).map(|value| value.as_bytes().to_vec())).collect()
     }
 
-    fn get_all(&mut self, _: Resource<Message>, name: String) -> Vec<Vec<u8>> {
+    fn get_all(&mut self, name: String) -> Vec<Vec<u8>> {
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
             return Vec::new();
         };
         self.headers.get_all(name).iter().map(|value| value.as_bytes().to_vec()).collect()
     }
 
-    fn entries(&mut self, _: Resource<Message>) -> Vec<(String, Vec<u8>)> {
+    fn entries(&mut self) -> Vec<(String, Vec<u8>)> {
         self.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
     }
 
-    fn body(&mut self, _: Resource<Message>) -> Vec<u8> {
+    fn body(&mut self) -> Vec<u8> {
         self.body.as_ref().map(|ahead| ahead.pieces.concat()).unwrap_or_default()
     }
 
-    fn body_complete(&mut self, _: Resource<Message>) -> bool {
+    fn body_complete(&mut self) -> bool {
         self.body.as_ref().is_some_and(|ahead| ahead.is_all)
-    }
-
-    /// Guests only ever borrow a message.
-    fn drop(&mut self, _: Resource<Message>) -> wasmtime::Result<()> {
-        Ok(())
     }
 }
 

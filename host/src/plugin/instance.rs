@@ -12,12 +12,11 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use http_body::Body as _;
-use wasmtime::component::Resource;
 
 use super::bindings::middleware::exports::weir::plugin::middleware as wit;
 use super::edit::{self, BodyMode, HeaderEdit};
 use super::filter::{Direction, Wanted};
-use super::imports::{Exchange, Message};
+use super::imports::Exchange;
 use super::pool::{Instance, Lease, Pool};
 use super::usage::Cause;
 use super::{Plugin, Step, body, filter};
@@ -210,8 +209,7 @@ impl Instance {
             router: subject.router,
             headers: &headers,
         };
-        let message = Resource::<Message>::new_borrow(0);
-        self.guest.weir_plugin_middleware().call_on_request(&mut self.store, head, message).await
+        self.guest.weir_plugin_middleware().call_on_request(&mut self.store, head).await
     }
 
     async fn on_response(
@@ -221,8 +219,7 @@ impl Instance {
         headers: &[Option<HeaderValue>],
     ) -> wasmtime::Result<wit::ResponseVerdict> {
         let head = wit::ResponseHead { status, headers: &bytes(headers) };
-        let message = Resource::<Message>::new_borrow(0);
-        self.guest.weir_plugin_middleware().call_on_response(&mut self.store, state, head, message).await
+        self.guest.weir_plugin_middleware().call_on_response(&mut self.store, state, head).await
     }
 }
 

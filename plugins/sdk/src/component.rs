@@ -6,7 +6,6 @@ use std::cell::OnceCell;
 use crate::{Error, Middleware, Plan, Request, Response, ResponseVerdict};
 
 pub use crate::bindings::exports::weir::plugin::middleware::{Guest as Calls, RequestVerdict};
-pub use crate::bindings::weir::plugin::exchange::Message;
 pub use crate::bindings::weir::plugin::types::{RequestHead, ResponseHead};
 
 /// The one middleware of a component instance, from `init` on.
@@ -40,15 +39,15 @@ impl<M: Middleware> Instance<M> {
         }
     }
 
-    pub fn on_request(&self, head: RequestHead, message: &Message) -> (RequestVerdict, Vec<u8>) {
+    pub fn on_request(&self, head: RequestHead) -> (RequestVerdict, Vec<u8>) {
         let ready = self.ready();
-        let decision = ready.middleware.on_request(&Request::from_host(head, &ready.request_headers, message));
+        let decision = ready.middleware.on_request(&Request::from_host(head, &ready.request_headers));
         (decision.verdict, decision.state)
     }
 
-    pub fn on_response(&self, state: &[u8], head: ResponseHead, message: &Message) -> ResponseVerdict {
+    pub fn on_response(&self, state: &[u8], head: ResponseHead) -> ResponseVerdict {
         let ready = self.ready();
-        ready.middleware.on_response(state, &Response::from_host(head, &ready.response_headers, message))
+        ready.middleware.on_response(state, &Response::from_host(head, &ready.response_headers))
     }
 
     /// For its filters.

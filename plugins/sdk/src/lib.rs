@@ -142,17 +142,15 @@ macro_rules! export {
 
                 fn on_request(
                     head: $crate::component::RequestHead,
-                    message: &$crate::component::Message,
                 ) -> ($crate::component::RequestVerdict, ::std::vec::Vec<u8>) {
-                    INSTANCE.with(|instance| instance.on_request(head, message))
+                    INSTANCE.with(|instance| instance.on_request(head))
                 }
 
                 fn on_response(
                     state: ::std::vec::Vec<u8>,
                     head: $crate::component::ResponseHead,
-                    message: &$crate::component::Message,
                 ) -> $crate::ResponseVerdict {
-                    INSTANCE.with(|instance| instance.on_response(&state, head, message))
+                    INSTANCE.with(|instance| instance.on_response(&state, head))
                 }
             }
 
@@ -176,6 +174,7 @@ pub mod bindings {
         inline: "
             package weir:sdk;
             world middleware-part {
+                import weir:plugin/message@0.1.0;
                 import weir:plugin/log@0.1.0;
                 import weir:plugin/clock@0.1.0;
                 import weir:plugin/random@0.1.0;

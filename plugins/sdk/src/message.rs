@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::bindings::weir::plugin::exchange::Message;
+use crate::bindings::weir::plugin::message;
 use crate::bindings::weir::plugin::types::{RequestHead, ResponseHead};
 
 /// A request on its way to the service.
@@ -24,7 +24,6 @@ pub(crate) enum Fields<'a> {
     Host {
         /// Names of the headers that came with the call.
         names: &'a [String],
-        message: &'a Message,
     },
     /// A message of a test.
     #[cfg(not(target_arch = "wasm32"))]
@@ -32,8 +31,8 @@ pub(crate) enum Fields<'a> {
 }
 
 impl<'a> Request<'a> {
-    pub(crate) const fn from_host(head: RequestHead, names: &'a [String], message: &'a Message) -> Self {
-        Self::new(head, Fields::Host { names, message })
+    pub(crate) const fn from_host(head: RequestHead, names: &'a [String]) -> Self {
+        Self::new(head, Fields::Host { names })
     }
 
     pub(crate) const fn new(head: RequestHead, fields: Fields<'a>) -> Self {
@@ -109,8 +108,8 @@ impl<'a> Request<'a> {
 }
 
 impl<'a> Response<'a> {
-    pub(crate) fn from_host(head: ResponseHead, names: &'a [String], message: &'a Message) -> Self {
-        Self { status: head.status, handed: head.headers, fields: Fields::Host { names, message } }
+    pub(crate) fn from_host(head: ResponseHead, names: &'a [String]) -> Self {
+        Self { status: head.status, handed: head.headers, fields: Fields::Host { names } }
     }
 
     #[cfg(not(target_arch = "wasm32"))]
@@ -159,9 +158,9 @@ impl<'a> Response<'a> {
 impl Fields<'_> {
     fn first<'s>(&'s self, name: &str, handed: &'s [Option<Vec<u8>>]) -> Option<Cow<'s, [u8]>> {
         match self {
-            Self::Host { names, message } => match names.iter().position(|handed| handed == name) {
+            Self::Host { names } => match names.iter().position(|handed| handed == name) {
                 Some(index) => handed.get(index)?.as_deref().map(Cow::Borrowed),
-                None => message.get(name).map(Cow::Owned),
+                None => message::get(name).map(Cow::Owned),
             },
             #[cfg(not(target_arch = "wasm32"))]
             Self::Given { headers, .. } => {
@@ -172,7 +171,7 @@ impl Fields<'_> {
 
     fn all(&self, name: &str) -> Vec<Vec<u8>> {
         match self {
-            Self::Host { message, .. } => message.get_all(name),
+            Self::Host { .. } => message::get_all(name),
             #[cfg(not(target_arch = "wasm32"))]
             Self::Given { headers, .. } => {
                 headers.iter().filter(|(given, _)| given == name).map(|(_, value)| value.clone()).collect()
@@ -182,7 +181,7 @@ impl Fields<'_> {
 
     fn body(&self) -> Vec<u8> {
         match self {
-            Self::Host { message, .. } => message.body(),
+            Self::Host { .. } => message::body(),
             #[cfg(not(target_arch = "wasm32"))]
             Self::Given { body, .. } => body.clone(),
         }
@@ -190,7 +189,7 @@ impl Fields<'_> {
 
     fn body_complete(&self) -> bool {
         match self {
-            Self::Host { message, .. } => message.body_complete(),
+            Self::Host { .. } => message::body_complete(),
             #[cfg(not(target_arch = "wasm32"))]
             Self::Given { is_complete, .. } => *is_complete,
         }

@@ -1,12 +1,19 @@
-//! `pluginName`: marks requests with a text.
+//! Puts a header of its own on every request: `x-plugin-name`, with the text of the configuration.
 
-use weir_sdk::{About, Decision, Error, Middleware, Plan, Request, RequestEdit};
+use weir_sdk::{About, Decision, Error, Middleware, Plan, Request, RequestEdit, header};
 
+const SCHEMA: &str = r#"{
+  "type": "object",
+  "properties": {"text": {"type": "string", "description": "what the header says"}},
+  "required": ["text"],
+  "additionalProperties": false
+}"#;
+
+/// One configured middleware. The host makes several instances, and calls each for one request at a time.
 pub struct Plugin {
-    text: String,
+    text: Vec<u8>,
 }
 
-/// The options, as the schema in `ABOUT` has them.
 #[derive(serde::Deserialize)]
 pub struct Config {
     text: String,
@@ -15,23 +22,15 @@ pub struct Config {
 impl Middleware for Plugin {
     type Config = Config;
 
-    const ABOUT: About = weir_sdk::about!("pluginName").config_schema(
-        r#"{
-            "type": "object",
-            "required": ["text"],
-            "properties": {"text": {"type": "string", "description": "the value of X-Mark"}}
-        }"#,
-    );
+    const ABOUT: About = weir_sdk::about!("pluginName").config_schema(SCHEMA);
 
     fn init(config: Config) -> Result<(Self, Plan), Error> {
-        if config.text.is_empty() {
-            return Err(Error::invalid_config("use an empty `text`"));
-        }
-        Ok((Self { text: config.text }, Plan::new().on_request(&[])))
+        let text = header::value("x-plugin-name", &config.text)?;
+        Ok((Self { text }, Plan::new().on_request(&[])))
     }
 
     fn on_request(&self, _: &Request<'_>) -> Decision {
-        RequestEdit::new().set("x-mark", &*self.text).into()
+        RequestEdit::new().set("x-plugin-name", self.text.clone()).into()
     }
 }
 
@@ -43,15 +42,19 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn requests_are_marked() {
-        let plugin = Plugin { text: "seen".to_owned() };
-        let decision = plugin.on_request(&request("GET", "https://example.com/", &[]));
-        assert_eq!(decision, RequestEdit::new().set("x-mark", "seen").into());
+    fn init(text: &str) -> Result<Plugin, Error> {
+        Plugin::init(Config { text: text.to_owned() }).map(|(plugin, _)| plugin)
     }
 
     #[test]
-    fn an_empty_text_is_refused() {
-        assert!(Plugin::init(Config { text: String::new() }).is_err());
+    fn puts_the_text_into_the_header() {
+        let plugin = init("grüezi").expect("a text that is a header");
+        let decision = plugin.on_request(&request("GET", "http://localhost/", &[]));
+        assert_eq!(decision, RequestEdit::new().set("x-plugin-name", "grüezi").into());
+    }
+
+    #[test]
+    fn refuses_a_text_that_is_no_header() {
+        assert!(init("a\nb").is_err());
     }
 }
