@@ -22,6 +22,7 @@ mod providers;
 mod reload;
 mod routing;
 mod servers;
+mod shared;
 mod slow;
 mod tls;
 mod transports;

@@ -13,8 +13,10 @@ mod grants;
 mod imports;
 mod instance;
 mod limits;
+mod metrics;
 mod pool;
 mod provider;
+mod shared;
 mod usage;
 mod variables;
 
@@ -33,14 +35,16 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 
 pub use self::about::{About, Variable};
 use self::bindings::dns_provider::DnsProviderPre;
-use self::bindings::middleware::MinimalMiddlewarePre;
+use self::bindings::middleware::MiddlewarePluginPre;
 use self::cache::Cache;
 pub use self::edit::{FixedEdit, HeaderEdit, Plan};
 pub use self::imports::Exchange;
-use self::imports::State;
+use self::imports::{Attached, State};
 pub use self::instance::{Instances, RequestVerdict};
 use self::limits::{BUILT_IN_BUDGET, CALL_BUDGET, MEMORY, TICK};
+pub use self::metrics::GuestMetrics;
 pub use self::provider::{Challenge, ErrorKind, Provider, ProviderError, Timing};
+use self::shared::Shared;
 pub use self::usage::{CAUSES, Cause, TIME_CLASSES, Totals, Usage, Usages};
 pub use self::variables::Variables;
 use crate::config::reason;
@@ -59,6 +63,8 @@ pub struct Host {
     linker: Linker<State>,
     cache: Cache,
     usages: Arc<Usages>,
+    shared: Shared,
+    metrics: Arc<GuestMetrics>,
     next_id: AtomicU64,
 }
 
@@ -89,7 +95,7 @@ pub enum Kind {
 }
 
 enum Exports {
-    Middleware(MinimalMiddlewarePre<State>),
+    Middleware(MiddlewarePluginPre<State>),
     DnsProvider(DnsProviderPre<State>),
 }
 
@@ -108,7 +114,8 @@ pub struct Configured {
     pub plan: Plan,
     id: u64,
     config: Value,
-    pre: MinimalMiddlewarePre<State>,
+    pre: MiddlewarePluginPre<State>,
+    attached: Attached,
     usages: Arc<Usages>,
 }
 
@@ -154,7 +161,8 @@ impl Host {
         imports::link(&mut linker).map_err(opaque)?;
         let cache = Cache::open(cache, &engine);
         let usages = Arc::new(Usages::new(workers));
-        let host = Arc::new(Self { engine, linker, cache, usages, next_id: AtomicU64::new(0) });
+        let (shared, metrics) = (Shared::default(), Arc::new(GuestMetrics::new(workers)));
+        let host = Arc::new(Self { engine, linker, cache, usages, shared, metrics, next_id: AtomicU64::new(0) });
         tick(&host);
         Ok(host)
     }
@@ -202,18 +210,29 @@ impl Host {
         &self.usages
     }
 
+    /// What middlewares count for themselves.
+    pub const fn metrics(&self) -> &Arc<GuestMetrics> {
+        &self.metrics
+    }
+
     /// Makes a plugin the middleware of that name. Runs its `init` with a configuration: JSON that fits its schema, files
     /// inlined.
     pub async fn configure(&self, name: &str, plugin: &Arc<Plugin>, config: &Value) -> anyhow::Result<Configured> {
         let pre = plugin.middleware()?.clone();
-        let plan = pool::init(&plugin.name, &pre, config).await?;
+        let name: Arc<str> = name.into();
+        let attached = Attached {
+            scopes: plugin.imports("shared").then(|| Arc::new(self.shared.of(&plugin.name, &name))),
+            metrics: plugin.imports("metrics").then(|| self.metrics.of(&plugin.name)),
+        };
+        let plan = pool::init(&plugin.name, &pre, &attached, config).await?;
         Ok(Configured {
             plugin: Arc::clone(plugin),
-            name: name.into(),
+            name,
             plan,
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             config: config.clone(),
             pre,
+            attached,
             usages: Arc::clone(&self.usages),
         })
     }
@@ -273,7 +292,11 @@ impl Plugin {
         if self.kind() == wanted { Ok(()) } else { Err(self.is_no(wanted)) }
     }
 
-    fn middleware(&self) -> anyhow::Result<&MinimalMiddlewarePre<State>> {
+    fn imports(&self, interface: &str) -> bool {
+        self.imports.iter().any(|import| import == interface)
+    }
+
+    fn middleware(&self) -> anyhow::Result<&MiddlewarePluginPre<State>> {
         match &self.exports {
             Exports::Middleware(pre) => Ok(pre),
             Exports::DnsProvider(_) => Err(self.is_no(Kind::Middleware)),
@@ -300,7 +323,7 @@ impl Plugin {
 impl Exports {
     fn new(kind: Kind, pre: &InstancePre<State>) -> anyhow::Result<Self> {
         let exports = match kind {
-            Kind::Middleware => MinimalMiddlewarePre::new(pre.clone()).map(Self::Middleware),
+            Kind::Middleware => MiddlewarePluginPre::new(pre.clone()).map(Self::Middleware),
             Kind::DnsProvider => DnsProviderPre::new(pre.clone()).map(Self::DnsProvider),
         };
         exports.map_err(opaque).with_context(|| format!("it is no {kind} of `weir:plugin@0.1` (see wit/)"))
@@ -390,6 +413,9 @@ impl Configured {
     /// Puts it into the chain of a router.
     pub fn on_router(self: &Arc<Self>, router: &Arc<str>) -> Step {
         let usage = self.usages.of(&self.plugin.name, &self.name, router);
+        if let Some(scopes) = &self.attached.scopes {
+            usage.scopes.get_or_init(|| scopes.on_router());
+        }
         Step { configured: Arc::clone(self), usage }
     }
 

@@ -4,6 +4,7 @@
 //! It never decides what is worth a line.
 
 mod access;
+mod exposition;
 mod file;
 mod format;
 mod line;
@@ -23,6 +24,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry};
 
 pub use self::access::{AccessLog, Entry, Origin, TlsFacts};
+pub use self::exposition::{Exposition, Family, Histogram, Labels};
 
 use self::file::{LogFile, Rotation};
 use self::format::{Common, Json};

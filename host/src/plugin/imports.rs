@@ -3,7 +3,7 @@
 //! `plugin` links it once; `grants` has the rest. It never touches a file, a socket or the environment on a guest's
 //! behalf.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, Uri};
@@ -12,17 +12,21 @@ use wasmtime::{StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::Kind;
-use super::bindings::dns_provider::weir::plugin::{fetch, secrets, timer};
-use super::bindings::middleware::weir::plugin::{clock, connection, exchange, log, random, types};
+use super::bindings::dns_provider::weir::plugin::timer;
+use super::bindings::middleware::weir::plugin::{
+    clock, connection, exchange, fetch, log, metrics, random, secrets, shared, types,
+};
 use super::grants::Grants;
 use super::limits::MEMORY;
+use super::metrics::Published;
+use super::shared::Scopes;
 use super::usage::Usage;
 use crate::http::{Connection, Request};
 
 /// The interfaces that plugins of a kind may import.
 pub(super) const fn offered(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Middleware => &["types", "exchange", "connection", "log", "clock", "random"],
+        Kind::Middleware => &["types", "exchange", "connection", "log", "clock", "random", "metrics", "shared"],
         Kind::DnsProvider => &["types", "log", "clock", "random", "timer", "secrets", "fetch"],
     }
 }
@@ -43,6 +47,11 @@ pub(super) struct State {
     pub(super) exchange: Option<Exchange>,
     /// The middleware and the router that the call is for, where the guest may tell them apart.
     pub(super) usage: Option<Arc<Usage>>,
+    /// Who makes the call, counted from 0.
+    pub(super) worker: usize,
+    /// What `init` sees of what is shared.
+    pub(super) scopes: Weak<Scopes>,
+    pub(super) metrics: Option<Arc<Published>>,
     pub(super) limits: StoreLimits,
     /// Epoch ticks that the guest may still run in this call.
     pub(super) ticks_left: u32,
@@ -54,6 +63,13 @@ pub(super) struct State {
     started: Instant,
     wasi: WasiCtx,
     table: ResourceTable,
+}
+
+/// What a configured plugin has in the host, if it imports what it is for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Attached {
+    pub(super) scopes: Option<Arc<Scopes>>,
+    pub(super) metrics: Option<Arc<Published>>,
 }
 
 /// Facts of the request that a call is about.
@@ -82,6 +98,9 @@ impl State {
             headers: HeaderMap::new(),
             exchange: None,
             usage: None,
+            worker: 0,
+            scopes: Weak::new(),
+            metrics: None,
             limits,
             ticks_left: 0,
             log_lines_left: 0,
@@ -108,7 +127,9 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     clock::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     random::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     timer::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    metrics::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     secrets::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    shared::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     fetch::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
 }
 

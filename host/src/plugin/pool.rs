@@ -13,9 +13,9 @@ use http::HeaderMap;
 use serde_json::Value;
 use wasmtime::Store;
 
-use super::bindings::middleware::{MinimalMiddleware, MinimalMiddlewarePre};
+use super::bindings::middleware::{MiddlewarePlugin, MiddlewarePluginPre};
 use super::edit::{self, Plan};
-use super::imports::{Exchange, State};
+use super::imports::{Attached, Exchange, State};
 use super::limits::{self, INIT_BUDGET, allow, trap_reason};
 use super::usage::Cause;
 use super::{Configured, Step, opaque};
@@ -32,7 +32,7 @@ pub(super) struct Pool {
 
 pub(super) struct Instance {
     pub(super) store: Store<State>,
-    pub(super) guest: MinimalMiddleware,
+    pub(super) guest: MiddlewarePlugin,
 }
 
 /// An instance for the time of one call. Dropped in the middle of a call (the client has gone, or the guest has
@@ -83,6 +83,7 @@ impl Lease<'_> {
         state.exchange = exchange;
         if self.step.configured.plugin.counts_by_router {
             state.usage = Some(Arc::clone(&self.step.usage));
+            state.worker = self.worker;
         }
         allow(&mut instance.store, self.step.configured.plugin.budget);
         instance
@@ -94,6 +95,7 @@ impl Lease<'_> {
         let state = instance.store.data_mut();
         *headers = std::mem::take(&mut state.headers);
         state.exchange = None;
+        state.usage = None;
         self.step.usage.called(self.worker, self.began.elapsed());
         match answer {
             Ok(value) => {
@@ -118,13 +120,18 @@ impl Drop for Lease<'_> {
 }
 
 /// Runs `init` in an instance of its own, for the plan and for the guest's judgement of the configuration.
-pub(super) async fn init(name: &Arc<str>, pre: &MinimalMiddlewarePre<State>, config: &Value) -> anyhow::Result<Plan> {
-    let mut instance = instantiate(name, pre).await?;
+pub(super) async fn init(
+    name: &Arc<str>,
+    pre: &MiddlewarePluginPre<State>,
+    attached: &Attached,
+    config: &Value,
+) -> anyhow::Result<Plan> {
+    let mut instance = instantiate(name, pre, attached).await?;
     call_init(&mut instance, config).await
 }
 
 async fn initialised(plugin: &Configured) -> anyhow::Result<Instance> {
-    let mut instance = instantiate(&plugin.plugin.name, &plugin.pre).await?;
+    let mut instance = instantiate(&plugin.plugin.name, &plugin.pre, &plugin.attached).await?;
     call_init(&mut instance, &plugin.config).await?;
     Ok(instance)
 }
@@ -139,8 +146,16 @@ async fn call_init(Instance { store, guest }: &mut Instance, config: &Value) -> 
     edit::plan(plan).map_err(anyhow::Error::msg)
 }
 
-async fn instantiate(name: &Arc<str>, pre: &MinimalMiddlewarePre<State>) -> anyhow::Result<Instance> {
-    let mut store = limits::store(pre.engine(), State::new(Arc::clone(name), None), INIT_BUDGET);
+async fn instantiate(
+    name: &Arc<str>,
+    pre: &MiddlewarePluginPre<State>,
+    attached: &Attached,
+) -> anyhow::Result<Instance> {
+    let mut state = State::new(Arc::clone(name), None);
+    // An idle instance keeps nothing alive for the others.
+    state.scopes = attached.scopes.as_ref().map(Arc::downgrade).unwrap_or_default();
+    state.metrics.clone_from(&attached.metrics);
+    let mut store = limits::store(pre.engine(), state, INIT_BUDGET);
     let guest = pre.instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
     Ok(Instance { store, guest })
 }
