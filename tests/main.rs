@@ -15,6 +15,7 @@ mod hostile;
 mod hostile_upstreams;
 mod limits;
 mod load_balancing;
+mod metrics;
 mod middlewares;
 mod ntlm;
 mod plugins;
