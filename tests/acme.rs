@@ -1,21 +1,27 @@
 //! Certificates from Pebble, by each of the challenges, with the whole proxy in between.
 
+mod canary;
+
 use std::fs;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use hickory_proto::rr::RecordType;
 use http::Request;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::client::{Client, trusting};
 use crate::support::digitalocean::{DigitalOcean, TOKEN};
-use crate::support::dns::DnsServer;
-use crate::support::eventually;
+use crate::support::dns::{DnsServer, How, On};
 use crate::support::folder::Folder;
+use crate::support::guests::guest;
 use crate::support::pebble::{KEY_ID, MAC_KEY, Pebble, Setup, free};
 use crate::support::program::{Program, run_with};
 use crate::support::proxy::Proxy;
+use crate::support::{PATIENCE, eventually, eventually_within};
 
 const INSTALL: &str = include_str!("seed/traefik.yaml");
 const DASHBOARD: &str = include_str!("seed/config_dynamic/traefik_dynamic.yaml");
@@ -30,23 +36,34 @@ struct Article {
     ca: Pebble,
 }
 
+/// How long the proxy waits before it looks for a record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Delay {
+    /// `delayBeforeCheck: 10`
+    OfTheArticle,
+    None,
+}
+
 impl Article {
-    async fn new() -> Self {
-        let dns = Arc::new(DnsServer::start().await);
-        // The zone's own server is the same one, which is not on port 53: this is said to the proxy instead.
-        dns.add_zone("ptarmiganlabs.net.", &[("ns1.ptarmiganlabs.net.", Ipv4Addr::LOCALHOST.into())]);
+    async fn new(delay: Delay) -> Self {
+        let dns = Arc::new(name_server().await);
+        dns.add_zone("ptarmiganlabs.net.", &[("ns1.ptarmiganlabs.net.", dns.address().ip())]);
         let provider = DigitalOcean::start("ptarmiganlabs.net", Arc::clone(&dns)).await;
         let ca = Pebble::start(Setup::asking(dns.address())).await;
         let folder = Folder::new();
         let this = Self { folder, dns, provider, ca };
-        this.write();
+        this.write(delay);
         this
     }
 
     /// The three files, with the CA, the resolver, the paths of Windows and the ports replaced.
-    fn write(&self) {
+    fn write(&self, delay: Delay) {
         let ca = format!("caServer: {}\n      caCertificates: {}", self.ca.directory(), self.ca.ca_file());
-        let checks = "propagation: {disableANSChecks: true, requireAllRNS: true}";
+        let seconds = if delay == Delay::None { "0" } else { "10" };
+        let mut checks = format!("delayBeforeCheck: {seconds} ");
+        if self.dns.address().port() != DNS_PORT {
+            checks = format!("propagation: {{disableANSChecks: true, requireAllRNS: true}}\n        {checks}");
+        }
         let places = [
             (r"filepath: C:\tool\traefik\log\traefik.log", "noColor: true"),
             (r"C:\tool\traefik\config_dynamic", "$DIR/routing"),
@@ -54,7 +71,7 @@ impl Article {
             ("\":443\"", "\"127.0.0.1:0\""),
             ("# caserver: https://acme-staging-v02.api.letsencrypt.org/directory", ca.as_str()),
             ("resolvers: ns1.digitalocean.com:53", &format!("resolvers: {}", self.dns.address())),
-            ("delayBeforeCheck: 10 ", checks),
+            ("delayBeforeCheck: 10 ", &checks),
         ];
         let install = places.iter().fold(INSTALL.to_owned(), |text, (from, to)| {
             assert!(text.contains(from), "the seed has `{from}`");
@@ -66,8 +83,21 @@ impl Article {
     }
 
     fn start(&self) -> Program {
-        let variables = [("DO_AUTH_TOKEN", TOKEN), ("DO_API_URL", self.provider.url.as_str())];
+        let url = self.provider.url.as_str();
+        let variables = [("DO_AUTH_TOKEN", TOKEN), ("DO_API_URL", url), ("DO_POLLING_INTERVAL", "1")];
         Program::start_with(self.folder.root(), &["--configFile=traefik.yaml"], &variables)
+    }
+
+    /// A line for each certificate, as `weir check` has it.
+    fn check(&self) -> Vec<String> {
+        let checked = run_with(self.folder.root(), &["check", "--configFile=traefik.yaml"], &[]);
+        assert_eq!(checked.code, Some(0), "{checked:?}");
+        let (_, certificates) = checked.stdout.split_once("\ncertificates\n").expect("there are certificates");
+        let mut lines: Vec<_> = certificates.lines().map(|line| line.trim_start().to_owned()).collect();
+        lines.sort();
+        assert_eq!(lines.len(), HOSTS.len(), "{lines:?}");
+        assert!(HOSTS.iter().zip(&lines).all(|(host, line)| line.starts_with(host)), "{lines:?}");
+        lines
     }
 
     fn stored(&self) -> Value {
@@ -79,6 +109,26 @@ impl Article {
     }
 }
 
+const DNS_PORT: u16 = 53;
+
+/// On the port at which a zone's own servers are asked, or on another one where the system does not permit it.
+async fn name_server() -> DnsServer {
+    let mut why = String::new();
+    for _ in 0..10 {
+        let mut bytes = [0; 3];
+        aws_lc_rs::rand::fill(&mut bytes).expect("random bytes");
+        // Somebody's resolver may be at 127.0.0.53.
+        let address = Ipv4Addr::new(127, bytes[0].max(1), bytes[1], bytes[2].clamp(1, 254));
+        match DnsServer::start_at((address, DNS_PORT).into()).await {
+            Ok(server) => return server,
+            Err(error) => why = format!("port {DNS_PORT} of {address}: {error}"),
+        }
+    }
+    // Past the test's own output, which is not shown when it passes.
+    let _ = writeln!(io::stderr(), "the article's zone is checked by its resolver alone: {why}");
+    DnsServer::start().await
+}
+
 async fn issuer(address: SocketAddr, host: &str) -> String {
     let client = Client::secure(address, host, trusting()).await.expect("a TLS handshake");
     let (_, certificate) = x509_parser::parse_x509_certificate(&client.session().certificate).expect("a certificate");
@@ -87,9 +137,19 @@ async fn issuer(address: SocketAddr, host: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_article_gets_its_certificates_and_keeps_them() {
-    let article = Article::new().await;
+    let article = Article::new(Delay::OfTheArticle).await;
+    // Whom the CA asks as well: each order that does not wait for its record fails.
+    article.dns.misbehave(On::Type(RecordType::TXT), How::Lacks, HOSTS.len());
+    for line in article.check() {
+        assert!(line.ends_with(" by myDnsChallengeResolver: would be ordered"), "{line}");
+    }
+    assert!(!article.folder.path("acme.json").exists(), "to look writes nothing");
+    let begun = Instant::now();
     let mut weir = article.start();
-    eventually("three certificates", async || article.certificates().len() == 3).await;
+    eventually_within(3 * PATIENCE, "three certificates", async || article.certificates().len() == HOSTS.len()).await;
+    assert!(begun.elapsed() >= Duration::from_secs(10), "`delayBeforeCheck: 10`");
+    let name_servers_were_asked = article.dns.asked().contains(&("ptarmiganlabs.net.".to_owned(), RecordType::NS));
+    assert_eq!(name_servers_were_asked, article.dns.address().port() == DNS_PORT);
     let address = weir.address("websecure").await;
     for host in HOSTS {
         eventually(host, async || issuer(address, host).await.contains("Pebble Intermediate CA")).await;
@@ -110,6 +170,9 @@ async fn the_article_gets_its_certificates_and_keeps_them() {
     weir.signal("TERM");
     weir.ends().await;
     assert!(!weir.printed().contains(TOKEN), "{}", weir.printed());
+    for line in article.check() {
+        assert!(line.contains(" by myDnsChallengeResolver: until 20") && line.contains("Z, renewed at 20"), "{line}");
+    }
 
     let again = article.start();
     let address = again.address("websecure").await;
@@ -122,7 +185,7 @@ async fn the_article_gets_its_certificates_and_keeps_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_file_refuses_the_resolver() {
-    let article = Article::new().await;
+    let article = Article::new(Delay::None).await;
     article.folder.write("acme.json", "{}");
     let open = fs::Permissions::from_mode(0o644);
     fs::set_permissions(article.folder.path("acme.json"), open).expect("permissions can be set");
@@ -267,11 +330,9 @@ async fn the_preferred_chain_is_chosen() {
     assert_eq!(last.parse_x509().expect("a certificate").issuer().to_string(), format!("CN={name}"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wildcard_serves_the_routers_it_covers() {
-    let site = Site::new(|_| {}).await;
-    let provider = DigitalOcean::start("example.org", Arc::clone(&site.dns)).await;
-    let options = format!(
+/// With the token in a file of the folder.
+fn by_dns(site: &Site, provider: &DigitalOcean) -> String {
+    format!(
         "dnsChallenge:
         provider: digitalocean
         resolvers: {}
@@ -279,7 +340,13 @@ async fn a_wildcard_serves_the_routers_it_covers() {
         env: {{DO_AUTH_TOKEN: {{file: $DIR/token}}, DO_API_URL: {}}}",
         site.dns.address(),
         provider.url
-    );
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wildcard_serves_the_routers_it_covers() {
+    let site = Site::new(|_| {}).await;
+    let provider = DigitalOcean::start("example.org", Arc::clone(&site.dns)).await;
     let folder = Folder::new();
     folder.write("token", format!("{TOKEN}\n"));
     let routers = "
@@ -293,7 +360,7 @@ http:
     narrow: {rule: \"Host(`b.example.org`)\", service: whoami@internal, entryPoints: [websecure], tls: {certResolver: le}}
     api: {rule: \"Host(`api.example.org`)\", service: api@internal, entryPoints: [websecure], tls: {}}
 ";
-    let proxy = site.proxy_in(folder, &options, routers).await;
+    let proxy = site.proxy_in(folder, &by_dns(&site, &provider), routers).await;
     let expected = ["DNSName(*.example.org)", "DNSName(example.org)"];
     eventually("a certificate", async || names(&proxy, "b.example.org").await == expected).await;
     let stored: Value = serde_json::from_str(&proxy.folder.read("acme.json")).expect("JSON");
@@ -302,12 +369,48 @@ http:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_provider_s_plugin_that_is_replaced_serves_the_next_order() {
+    let site = Site::new(|_| {}).await;
+    let provider = DigitalOcean::start("example.org", Arc::clone(&site.dns)).await;
+    let folder = Folder::new();
+    folder.write("token", format!("{TOKEN}\n"));
+    let proxy = site.proxy_in(folder, &by_dns(&site, &provider), &router("Host(`a.example.org`)", "")).await;
+    eventually("a certificate", async || names(&proxy, "a.example.org").await == ["DNSName(a.example.org)"]).await;
+    eventually("no record left", async || provider.records() == 0).await;
+    let listed = proxy.get("https://api.example.org/api/plugins").await.json();
+    let listed = listed.as_array().and_then(|list| list.iter().find(|plugin| plugin["name"] == "digitalocean"));
+    let listed = listed.expect("it is listed");
+    assert_eq!((&listed["kind"], &listed["usedBy"]), (&json!("dns-provider"), &json!(["le"])));
+    assert_eq!((&listed["calls"], &listed["failures"]), (&json!(2), &json!(0)), "a record was added and deleted");
+
+    let also = |host: &str| {
+        let tls = "entryPoints: [websecure], tls: {certResolver: le}";
+        format!(
+            "http: {{routers: {{{host}: {{rule: \"Host(`{host}.example.org`)\", service: whoami@internal, {tls}}}}}}}\n"
+        )
+    };
+    // One that takes other variables, and says so.
+    proxy.folder.write("plugins/digitalocean.wasm", guest("oversteps").await);
+    proxy.write("b.yaml", &also("b"));
+    proxy.reload().await;
+    eventually("words of the new one", async || {
+        let certificates = proxy.get("https://api.example.org/api/certificates").await;
+        certificates.text().contains("there is no variable `DO_API_URL`; it knows OVERSTEPS_TOKEN")
+    })
+    .await;
+    proxy.folder.remove("plugins/digitalocean.wasm");
+    proxy.write("c.yaml", &also("c"));
+    proxy.reload().await;
+    eventually("a certificate", async || names(&proxy, "c.example.org").await == ["DNSName(c.example.org)"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_step_it_leaves_a_whole_file_and_no_record() {
     let rounds: u64 = std::env::var("KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(8);
-    let article = Article::new().await;
+    let article = Article::new(Delay::None).await;
     for round in 0..rounds {
         // Spread over the time that three orders take, in steps that no round repeats.
-        let pause = std::time::Duration::from_millis(round * 7919 % 1500);
+        let pause = Duration::from_millis(round * 7919 % 1500);
         let mut weir = article.start();
         tokio::time::sleep(pause).await;
         weir.signal("KILL");
@@ -316,6 +419,7 @@ async fn killed_at_any_step_it_leaves_a_whole_file_and_no_record() {
         assert!(text.is_empty() || serde_json::from_str::<Value>(&text).is_ok(), "round {round}: {text}");
     }
     let _weir = article.start();
-    eventually("three certificates", async || article.certificates().len() == 3).await;
+    // Keys of RSA with 4096 bits take their time.
+    eventually_within(3 * PATIENCE, "three certificates", async || article.certificates().len() == HOSTS.len()).await;
     eventually("no record left", async || article.provider.records() == 0).await;
 }

@@ -173,7 +173,8 @@ http:
     m: {plugin: {shares: {}}}
 ",
     );
-    let proxy = Proxy::start_in(folder, &format!("{INSTALL}{PROMETHEUS}")).await;
+    let grants = "plugins: {settings: {shares: {allow: {shared: true, metrics: true}}}}\n";
+    let proxy = Proxy::start_in(folder, &format!("{INSTALL}{PROMETHEUS}{grants}")).await;
     let act = async |what: &str| {
         let reply = proxy.send(Request::get("http://one.example/").header("x-do", what)).await;
         assert_eq!(reply.said(), (200, "counted"), "{what}");

@@ -26,7 +26,9 @@ const CANARY: &str = "canary-7f3a9c-token";
 async fn host() -> Arc<Host> {
     static HOST: OnceCell<Arc<Host>> = OnceCell::const_new();
 
-    let host = HOST.get_or_init(async || Host::new(Some(proxy::cache()), 1).expect("a WebAssembly engine")).await;
+    let host = HOST
+        .get_or_init(async || Host::new(Some(proxy::cache()), 1, &BTreeMap::new()).expect("a WebAssembly engine"))
+        .await;
     Arc::clone(host)
 }
 
@@ -339,7 +341,7 @@ async fn the_api_says_what_a_provider_asks_for() {
     let list = proxy.get("http://admin.example/api/plugins").await.json();
     let plugin =
         list.as_array().expect("a list").iter().find(|plugin| plugin["name"] == "oversteps").expect("it is listed");
-    assert_eq!((&plugin["kind"], &plugin["status"]), (&json!("dnsProvider"), &json!("enabled")));
+    assert_eq!((&plugin["kind"], &plugin["status"]), (&json!("dns-provider"), &json!("enabled")));
     let variable = |name: &str| {
         let variables = plugin["variables"].as_array().expect("a list");
         variables.iter().find(|variable| variable["name"] == name).cloned().unwrap_or_default()

@@ -23,11 +23,13 @@ http:
     n: {plugin: {shares: {init: increment middleware started 1}}}
 ";
 
+const GRANTS: &str = "plugins: {settings: {shares: {allow: {shared: true, metrics: true}}}}\n";
+
 async fn proxy() -> Proxy {
     let folder = Folder::new();
     folder.write("plugins/shares.wasm", guest("shares").await);
     folder.write("routing/shares.yaml", ROUTING);
-    let proxy = Proxy::start_in(folder, INSTALL).await;
+    let proxy = Proxy::start_in(folder, &format!("{INSTALL}{GRANTS}")).await;
     assert_eq!(proxy.problems(), [""; 0]);
     proxy
 }

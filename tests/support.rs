@@ -41,8 +41,12 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
 }
 
 /// Asks again and again until the answer is yes; `what` is what never came otherwise.
-pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) async fn eventually(what: &str, is_so: impl AsyncFnMut() -> bool) {
+    eventually_within(PATIENCE, what, is_so).await;
+}
+
+pub(crate) async fn eventually_within(patience: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !is_so().await {
         assert!(Instant::now() < deadline, "this never came: {what}");
         sleep(Duration::from_millis(10)).await;

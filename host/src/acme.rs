@@ -32,6 +32,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 pub use self::challenge::Answers;
+use self::client::Wrong;
 pub use self::clock::Clock;
 pub use self::name::Name;
 use self::resolver::{Resolver, Surroundings};
@@ -45,7 +46,7 @@ pub struct Acme {
     resolvers: BTreeMap<String, State>,
     answers: Answers,
     changed: Arc<Notify>,
-    /// Of the files that certificates are kept in.
+    /// Of the resolvers' options, and of the files that certificates are kept in.
     problems: Vec<Problem>,
 }
 
@@ -63,6 +64,8 @@ pub struct Shown {
     /// Of which routers; empty for the default certificate.
     pub routers: Vec<String>,
     pub step: Step,
+    /// The end of the one that there is.
+    pub not_after: Option<Timestamp>,
     /// When it is renewed, if there is one.
     pub renewal: Option<Timestamp>,
     /// In which time the CA would have it renewed (RFC 9773).
@@ -70,6 +73,17 @@ pub struct Shown {
     /// Of the last attempt, if that failed.
     pub last_error: Option<LastError>,
     pub next_attempt: Option<Timestamp>,
+}
+
+/// A plugin that a resolver proves names with.
+#[derive(Clone, Debug)]
+pub struct ProviderUse {
+    pub resolver: Arc<str>,
+    /// The plugin's name.
+    pub provider: String,
+    pub calls: u64,
+    /// Of those.
+    pub failures: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,16 +129,18 @@ impl Acme {
         let mut problems = Vec::new();
         for (name, options) in &install.certificates_resolvers {
             let Some(options) = &options.acme else { continue };
-            let key = format!("certificatesResolvers.{name}.acme.storage");
+            let key = |option| format!("certificatesResolvers.{name}.acme.{option}");
             let state = match Resolver::open(name, options, &surroundings, purpose) {
                 Ok((resolver, warnings)) => {
-                    let warnings = warnings.into_iter().map(|warning| Problem::warning(key.as_str(), warning));
-                    problems.extend(warnings.map(|problem| problem.at(install.place(&key))));
+                    problems.extend(warnings.into_iter().map(|Wrong { option, reason }| {
+                        let key = key(option);
+                        Problem::warning(key.as_str(), reason).at(install.place(&key))
+                    }));
                     State::Running(Arc::new(resolver))
                 }
-                Err(reason) => {
-                    let reason = format!("{reason:#}");
-                    problems.push(install.problem(&key, format!("the ACME resolver `{name}` is not used: {reason}")));
+                Err(Wrong { option, reason }) => {
+                    let message = format!("the ACME resolver `{name}` is not used: {reason}");
+                    problems.push(install.problem(&key(option), message));
                     State::Refused(reason)
                 }
             };
@@ -164,7 +180,7 @@ impl Acme {
         }
     }
 
-    /// What is wrong with the files that certificates are kept in.
+    /// What is wrong with resolvers, and with the files that certificates are kept in.
     pub fn problems(&self) -> impl Iterator<Item = Problem> {
         self.problems.iter().cloned()
     }
@@ -180,6 +196,11 @@ impl Acme {
 
     pub fn shown(&self) -> Vec<Shown> {
         self.running().flat_map(Resolver::shown).collect()
+    }
+
+    /// The DNS providers in use, which need not exist.
+    pub fn providers(&self) -> Vec<ProviderUse> {
+        self.running().filter_map(Resolver::provider).collect()
     }
 
     fn running(&self) -> impl Iterator<Item = &Resolver> {

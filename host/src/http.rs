@@ -20,6 +20,10 @@ use hyper::body::Incoming;
 pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub static X_CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
 
+/// On requests that plugins make by `fetch`: how many times in a row one has led to the next. The proxy alone reads and
+/// writes it.
+pub static HOPS: HeaderName = HeaderName::from_static("x-weir-hops");
+
 /// One request on its way from an entry point to a server.
 ///
 /// The head's URI is in origin form (path and query, normalised), and the `Host` field is the authority, whatever the
@@ -31,6 +35,8 @@ pub struct Request {
     /// The target before any middleware, in the same form as the head's.
     pub original: Uri,
     pub connection: Arc<Connection>,
+    /// As [`HOPS`] has it.
+    pub hops: u8,
 }
 
 /// One response on its way back.
@@ -343,8 +349,14 @@ pub enum Failure {
     Plugin(String),
     /// 500: a mistake of the proxy's own, which ends this request alone.
     Panic(String),
-    /// 503: all instances of a plugin are busy.
+    /// 504: a middleware's plugin waited for something longer than a call may take.
+    PluginTimeout(String),
+    /// 503: all instances of a plugin are busy, or it has used up its share of the CPU.
     PluginBusy(String),
+    /// 503: a plugin has failed too often, and is not called for a while.
+    PluginOpen(String),
+    /// 508: a plugin asks for what makes it ask again (RFC 5842, section 7.2).
+    Loop,
 }
 
 impl Failure {
@@ -354,12 +366,13 @@ impl Failure {
             Self::Refused(status, _) => *status,
             Self::NoRouter => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::RouterDisabled | Self::NoServer | Self::Overloaded | Self::PluginBusy(_) => {
+            Self::RouterDisabled | Self::NoServer | Self::Overloaded | Self::PluginBusy(_) | Self::PluginOpen(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::Loop => StatusCode::LOOP_DETECTED,
             Self::Unreachable(_) | Self::BadAnswer(_) => StatusCode::BAD_GATEWAY,
             Self::BadServer(_) | Self::Plugin(_) | Self::Panic(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::ServerTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::ServerTimeout(_) | Self::PluginTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::ClientGone => match StatusCode::from_u16(499) {
                 Ok(status) => status,
                 Err(_) => StatusCode::BAD_GATEWAY,
@@ -403,9 +416,15 @@ impl fmt::Display for Failure {
             Self::BadAnswer(cause) => write!(out, "bad answer: {}", Causes(cause.as_ref())),
             Self::ServerTimeout(what) => write!(out, "server timeout: {what}"),
             Self::ClientGone => out.write_str("the client closed the connection"),
-            Self::Plugin(reason) => write!(out, "plugin failed: {reason}"),
+            Self::Plugin(reason) | Self::PluginTimeout(reason) => write!(out, "plugin failed: {reason}"),
             Self::Panic(message) => write!(out, "panicked: {message}"),
-            Self::PluginBusy(name) => write!(out, "all instances of plugin `{name}` are busy"),
+            Self::PluginBusy(name) => {
+                write!(out, "plugin `{name}` is busy: it has all the calls or CPU time that it may have")
+            }
+            Self::PluginOpen(name) => {
+                write!(out, "plugin `{name}` fails again and again, and is not called for a while")
+            }
+            Self::Loop => out.write_str("a plugin's request has led to the next one too often"),
         }
     }
 }

@@ -83,7 +83,7 @@ impl Chain {
             plan.response_edits.iter().for_each(|edit| edit.apply(headers, tls));
             let state = states.pop().unwrap_or_default();
             if plan.on_response {
-                leave(step, resources, &state, facts.clone(), &mut outcome).await;
+                leave(step, resources, &state, facts.clone(), request.hops, &mut outcome).await;
             }
         }
         outcome
@@ -110,9 +110,16 @@ enum Entered {
     Reply(Response),
 }
 
-async fn leave(step: &Step, resources: &Resources, state: &[u8], facts: Option<Exchange>, outcome: &mut Outcome) {
+async fn leave(
+    step: &Step,
+    resources: &Resources,
+    state: &[u8],
+    facts: Option<Exchange>,
+    hops: u8,
+    outcome: &mut Outcome,
+) {
     let response = std::mem::take(&mut outcome.response);
-    match resources.instances.on_response(step, state, facts, response).await {
+    match resources.instances.on_response(step, state, facts, hops, response).await {
         Ok(response) => outcome.response = response,
         Err(failure) => *outcome = failure.into(),
     }

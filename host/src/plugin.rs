@@ -7,13 +7,16 @@
 mod about;
 mod addresses;
 mod bindings;
+mod breaker;
 mod cache;
 mod edit;
 mod grants;
 mod imports;
 mod instance;
+mod lane;
 mod limits;
 mod metrics;
+mod policy;
 mod pool;
 mod provider;
 mod shared;
@@ -23,31 +26,41 @@ mod variables;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use http::Uri;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 pub use self::about::{About, Variable};
 use self::bindings::dns_provider::DnsProviderPre;
 use self::bindings::middleware::MiddlewarePluginPre;
+use self::breaker::{Breaker, Share};
 use self::cache::Cache;
 pub use self::edit::{FixedEdit, HeaderEdit, Plan};
+use self::grants::{Exchanges, Reach};
 pub use self::imports::Exchange;
-use self::imports::{Attached, State};
+use self::imports::State;
 pub use self::instance::{Instances, RequestVerdict};
-use self::limits::{BUILT_IN_BUDGET, CALL_BUDGET, MEMORY, TICK};
+use self::lane::{Lane, Pace};
+use self::limits::{MEMORY_AT_MOST, TICK};
 pub use self::metrics::GuestMetrics;
-pub use self::provider::{Challenge, ErrorKind, Provider, ProviderError, Timing};
-use self::shared::Shared;
+use self::metrics::Published;
+pub use self::policy::Policy;
+use self::pool::Held;
+pub use self::provider::{Calls, Challenge, ErrorKind, Provider, ProviderError, Timing};
+use self::shared::{Scopes, Shared};
 pub use self::usage::{CAUSES, Cause, TIME_CLASSES, Totals, Usage, Usages};
+use self::variables::Values;
 pub use self::variables::Variables;
-use crate::config::reason;
+use crate::config::install::PluginSettings;
+use crate::config::{WebOrigin, reason};
 
 /// The built-in plugins: the name in the configuration and the component, built from `plugins/` by the build script.
 const BUILT_IN: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/builtins.rs"));
@@ -65,6 +78,12 @@ pub struct Host {
     usages: Arc<Usages>,
     shared: Shared,
     metrics: Arc<GuestMetrics>,
+    /// What administrators have set, by plugin name in lower case.
+    settings: BTreeMap<String, PluginSettings>,
+    /// Where exchanges of plugins run.
+    control: Option<Handle>,
+    /// Where calls run that run long.
+    lane: Lane,
     next_id: AtomicU64,
 }
 
@@ -81,10 +100,14 @@ pub struct Plugin {
     asks_for_connection: bool,
     /// Whether it imports what tells routers apart, so that its calls need a [`Usage`].
     counts_by_router: bool,
-    budget: Duration,
+    pub policy: Policy,
+    /// Whether it imports what is granted call by call.
+    needs_grants: bool,
+    exchanges: Arc<Exchanges>,
+    share: Share,
     exports: Exports,
     /// Its ticks must go on for as long as a guest may run, or nothing would interrupt it.
-    _host: Arc<Host>,
+    host: Arc<Host>,
 }
 
 /// What a component can be called for.
@@ -112,10 +135,18 @@ pub struct Configured {
     /// Of the middleware, with its provider: `auth@file`.
     pub name: Arc<str>,
     pub plan: Plan,
+    breaker: Breaker,
+    pace: Pace,
+    held: Arc<Held>,
+    secrets: Values,
+    reach: Arc<Reach>,
     id: u64,
     config: Value,
     pre: MiddlewarePluginPre<State>,
-    attached: Attached,
+    /// What its instances share, if it imports that.
+    scopes: Option<Arc<Scopes>>,
+    /// What they publish, if it imports that.
+    metrics: Option<Arc<Published>>,
     usages: Arc<Usages>,
 }
 
@@ -155,14 +186,29 @@ pub struct Entry {
 
 impl Host {
     /// `cache` is where compiled components are kept; `None` keeps them in memory alone. Calls come from so many workers.
-    pub fn new(cache: Option<PathBuf>, workers: usize) -> anyhow::Result<Arc<Self>> {
+    /// Made on the control runtime.
+    pub fn new(
+        cache: Option<PathBuf>,
+        workers: usize,
+        settings: &BTreeMap<String, PluginSettings>,
+    ) -> anyhow::Result<Arc<Self>> {
         let engine = engine()?;
         let mut linker = Linker::new(&engine);
         imports::link(&mut linker).map_err(opaque)?;
         let cache = Cache::open(cache, &engine);
         let usages = Arc::new(Usages::new(workers));
-        let (shared, metrics) = (Shared::default(), Arc::new(GuestMetrics::new(workers)));
-        let host = Arc::new(Self { engine, linker, cache, usages, shared, metrics, next_id: AtomicU64::new(0) });
+        let host = Arc::new(Self {
+            engine,
+            linker,
+            cache,
+            usages,
+            shared: Shared::default(),
+            metrics: Arc::new(GuestMetrics::new(workers)),
+            settings: policy::by_name(settings),
+            control: Handle::try_current().ok(),
+            lane: Lane::default(),
+            next_id: AtomicU64::new(0),
+        });
         tick(&host);
         Ok(host)
     }
@@ -185,12 +231,14 @@ impl Host {
         let imports = self.check_imports(&component, kind)?;
         let pre = self.linker.instantiate_pre(&component).map_err(opaque)?;
         let exports = Exports::new(kind, &pre)?;
-        let budget = if origin == Origin::BuiltIn { BUILT_IN_BUDGET } else { CALL_BUDGET };
+        let policy = Policy::new(&origin, self.settings.get(&name.to_lowercase()));
         let name: Arc<str> = name.into();
-        let about = about::describe(&name, &pre).await?;
+        let about = about::describe(&name, policy.memory, &pre).await?;
+        policy.admits(&name, kind, &imports, &about)?;
         let asks_for_connection = imports.iter().any(|import| import == "connection");
         let counts_by_router = imports.iter().any(|import| import == "shared" || import == "metrics");
-        let _host = Arc::clone(self);
+        let needs_grants = imports.iter().any(|import| import == "fetch" || import == "secrets");
+        let share = Share::new(policy.share);
         Ok(Plugin {
             name,
             origin,
@@ -199,9 +247,13 @@ impl Host {
             imports,
             asks_for_connection,
             counts_by_router,
-            budget,
+            policy,
+            needs_grants,
+            // DNS providers are called on the control runtime.
+            exchanges: Arc::new(Exchanges::new(self.control.clone().filter(|_| kind == Kind::Middleware))),
+            share,
             exports,
-            _host,
+            host: Arc::clone(self),
         })
     }
 
@@ -217,24 +269,30 @@ impl Host {
 
     /// Makes a plugin the middleware of that name. Runs its `init` with a configuration: JSON that fits its schema, files
     /// inlined.
+    ///
+    /// # Errors
+    ///
+    /// A secret that is granted cannot be read, or `init` says what is wrong with the configuration.
     pub async fn configure(&self, name: &str, plugin: &Arc<Plugin>, config: &Value) -> anyhow::Result<Configured> {
-        let pre = plugin.middleware()?.clone();
         let name: Arc<str> = name.into();
-        let attached = Attached {
+        let mut configured = Configured {
+            plugin: Arc::clone(plugin),
+            plan: Plan::default(),
+            breaker: Breaker::new(),
+            pace: Pace::default(),
+            held: Arc::default(),
+            secrets: plugin.policy.secrets(&plugin.name)?,
+            reach: Arc::new(plugin.reach(config)?),
             scopes: plugin.imports("shared").then(|| Arc::new(self.shared.of(&plugin.name, &name))),
             metrics: plugin.imports("metrics").then(|| self.metrics.of(&plugin.name)),
-        };
-        let plan = pool::init(&plugin.name, &pre, &attached, config).await?;
-        Ok(Configured {
-            plugin: Arc::clone(plugin),
             name,
-            plan,
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             config: config.clone(),
-            pre,
-            attached,
+            pre: plugin.middleware()?.clone(),
             usages: Arc::clone(&self.usages),
-        })
+        };
+        configured.plan = pool::init(&configured).await?;
+        Ok(configured)
     }
 
     /// By what it exports.
@@ -294,6 +352,24 @@ impl Plugin {
 
     fn imports(&self, interface: &str) -> bool {
         self.imports.iter().any(|import| import == interface)
+    }
+
+    /// The files that its secrets are in.
+    pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
+        self.policy.secret_files()
+    }
+
+    /// Where `fetch` may go: to what is granted, and to the addresses of a configuration.
+    fn reach(&self, config: &Value) -> anyhow::Result<Reach> {
+        let mut origins = self.policy.allow.fetch.clone();
+        for pointer in &self.about.urls {
+            let Some(url) = config.pointer(pointer).and_then(Value::as_str).filter(|url| !url.is_empty()) else {
+                continue;
+            };
+            let origin = Uri::from_str(url).map_err(|_| "it is no URL").and_then(|url| WebOrigin::of(&url));
+            origins.push(origin.map_err(|problem| anyhow!("`{url}` cannot be reached: {problem}"))?);
+        }
+        Ok(Reach::Granted { plugin: Arc::clone(&self.name), origins })
     }
 
     fn middleware(&self) -> anyhow::Result<&MiddlewarePluginPre<State>> {
@@ -405,6 +481,11 @@ impl Wanted {
 }
 
 impl Configured {
+    /// The instances there are on all workers, and the bytes of their memory.
+    pub fn instances(&self) -> (usize, usize) {
+        self.held.now()
+    }
+
     /// Whether its calls need an [`Exchange`].
     pub fn asks_for_connection(&self) -> bool {
         self.plugin.asks_for_connection
@@ -413,7 +494,7 @@ impl Configured {
     /// Puts it into the chain of a router.
     pub fn on_router(self: &Arc<Self>, router: &Arc<str>) -> Step {
         let usage = self.usages.of(&self.plugin.name, &self.name, router);
-        if let Some(scopes) = &self.attached.scopes {
+        if let Some(scopes) = &self.scopes {
             usage.scopes.get_or_init(|| scopes.on_router());
         }
         Step { configured: Arc::clone(self), usage }
@@ -421,7 +502,8 @@ impl Configured {
 
     /// Whether it is this plugin with this configuration, so that a reload may keep it with all its state.
     pub fn is(&self, plugin: &Arc<Plugin>, config: &Value) -> bool {
-        Arc::ptr_eq(&self.plugin, plugin) && self.config == *config
+        let has_the_same_secrets = || plugin.policy.secrets(&plugin.name).is_ok_and(|secrets| secrets == self.secrets);
+        Arc::ptr_eq(&self.plugin, plugin) && self.config == *config && has_the_same_secrets()
     }
 }
 
@@ -451,7 +533,7 @@ fn engine() -> anyhow::Result<Engine> {
         .total_tables(INSTANCES * 2)
         .total_stacks(INSTANCES)
         .table_elements(100_000)
-        .max_memory_size(MEMORY)
+        .max_memory_size(MEMORY_AT_MOST)
         .linear_memory_keep_resident(256 << 10)
         .table_keep_resident(64 << 10);
     if PoolingAllocationConfig::is_pagemap_scan_available() {

@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::acme::Acme;
+use crate::acme::{Acme, Shown};
 use crate::config::{Files, Install, Problem};
 use crate::entrypoint::Admission;
 use crate::plugin::{Host, Plugins, Wanted};
@@ -126,15 +126,21 @@ impl Server {
     }
 }
 
+/// What a start would serve, and what its certificates resolvers would do.
+pub struct Preview {
+    pub snapshot: Arc<Snapshot>,
+    pub certificates: Vec<Shown>,
+}
+
 /// The snapshot that a start would serve, without serving it; with `every_plugin` also those that nothing uses.
 ///
 /// # Errors
 ///
 /// The WebAssembly engine cannot be started.
-pub async fn preview(settings: Settings, every_plugin: bool) -> anyhow::Result<Arc<Snapshot>> {
+pub async fn preview(settings: Settings, every_plugin: bool) -> anyhow::Result<Preview> {
     let mut reloader = Reloader { every_plugin, ..Reloader::new(settings, Acme::preview)? };
     reloader.reload("read").await;
-    Ok(reloader.live.load_full())
+    Ok(Preview { snapshot: reloader.live.load_full(), certificates: reloader.acme.shown() })
 }
 
 /// Reads configurations again and again; the only maker of snapshots.
@@ -154,7 +160,7 @@ impl Reloader {
     fn new(settings: Settings, acme: impl FnOnce(&Install, &Arc<Host>) -> Acme) -> anyhow::Result<Self> {
         let Settings { install, files, plugin_directory, plugin_cache } = settings;
         let cache = install.plugins.cache.directory.clone().or(plugin_cache);
-        let host = Host::new(cache, listen::workers())?;
+        let host = Host::new(cache, listen::workers(), &install.plugins.settings)?;
         match host.cache_directory() {
             Some(directory) => tracing::debug!("compiled plugins are kept in `{}`", directory.display()),
             None => tracing::debug!("compiled plugins are kept in memory alone"),

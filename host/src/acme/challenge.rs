@@ -100,11 +100,8 @@ impl Solver {
             }
             Self::Http01 { .. } | Self::TlsAlpn01 { .. } => {}
             Self::Dns01(dns01) => {
-                for presented in presented {
-                    if let Presented::Record(record) = presented {
-                        dns01.wait(record).await.map_err(|failure| presentation(failure, clock.now()))?;
-                    }
-                }
+                let records: Vec<&Record> = presented.iter().filter_map(Presented::record).collect();
+                dns01.wait(&records).await.map_err(|failure| presentation(failure, clock.now()))?;
             }
         }
         Ok(())
@@ -114,6 +111,15 @@ impl Solver {
         match (self, presented) {
             (Self::Dns01(dns01), Presented::Record(record)) => dns01.cleanup(*record).await,
             (_, presented) => drop(presented),
+        }
+    }
+}
+
+impl Presented {
+    fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Record(record) => Some(record),
+            Self::Answer(_) => None,
         }
     }
 }

@@ -59,24 +59,22 @@ pub(crate) struct Directory {
     pub is_external_account_required: bool,
 }
 
+/// What is wrong with an option, or what to mind, in words.
+#[derive(Debug)]
+pub(crate) struct Wrong {
+    pub option: &'static str,
+    pub reason: String,
+}
+
 impl Authority {
-    /// Reads the files, and says what is wrong with the options, or what to mind.
-    pub(crate) fn new(options: &Acme, environment: &Environment) -> Result<(Self, Vec<String>), String> {
-        let (url, warnings) = second_version(&options.ca_server);
-        let uri = Uri::from_str(&url).map_err(|error| format!("`caServer` `{url}` is no URL: {error}"))?;
-        let Some(host) = uri.host() else {
-            return Err(format!("`caServer` `{url}` is no absolute URL"));
-        };
-        let is_plain = uri.scheme() == Some(&Scheme::HTTP);
-        if !is_plain && uri.scheme() != Some(&Scheme::HTTPS) {
-            return Err(format!("`caServer` `{url}` must begin with `https://`"));
-        }
-        if is_plain && !is_loopback(host) {
-            return Err(format!("`caServer` `{url}` must begin with `https://`: plain HTTP is for this machine alone"));
-        }
+    /// Reads the files, and says what to mind.
+    pub(crate) fn new(options: &Acme, environment: &Environment) -> Result<(Self, Vec<Wrong>), Wrong> {
+        let wrong = |option| move |reason| Wrong { option, reason };
+        let (server, warning) = Server::parse(&options.ca_server).map_err(wrong("caServer"))?;
         let trust = Trust::of(options, environment);
+        let tls = trust.roots().and_then(client_config).map_err(wrong("caCertificates"))?;
         let settings = Settings {
-            tls: Arc::new(client_config(trust.roots()?)?),
+            tls: Arc::new(tls),
             server_name: trust.server_name,
             connect_timeout: CONNECT_TIMEOUT,
             head_timeout: options.client_response_header_timeout,
@@ -84,9 +82,10 @@ impl Authority {
             body_at_most: BODY_AT_MOST,
             user_agent: HeaderValue::from_static(USER_AGENT),
         };
-        let host = host.to_ascii_lowercase();
+        let Server { url, host, is_plain } = server;
         let http = Client::new(settings);
-        Ok((Self { host, url, is_plain, http, directory: ArcSwapOption::empty() }, warnings))
+        let warnings = warning.map(wrong("caServer")).into_iter().collect();
+        Ok((Self { url, host, is_plain, http, directory: ArcSwapOption::empty() }, warnings))
     }
 
     /// The URL of its directory, by which accounts are told apart.
@@ -176,8 +175,33 @@ const DIRECTORY_LIFE: SignedDuration = SignedDuration::from_hours(1);
 const BODY_AT_MOST: usize = 1 << 20;
 const USER_AGENT: &str = concat!("weir/", env!("CARGO_PKG_VERSION"));
 
+/// `caServer`
+struct Server {
+    url: String,
+    host: String,
+    is_plain: bool,
+}
+
+impl Server {
+    fn parse(text: &str) -> Result<(Self, Option<String>), String> {
+        let (url, warning) = second_version(text);
+        let uri = Uri::from_str(&url).map_err(|error| format!("`caServer` `{url}` is no URL: {error}"))?;
+        let Some(host) = uri.host().map(str::to_ascii_lowercase) else {
+            return Err(format!("`caServer` `{url}` is no absolute URL"));
+        };
+        let is_plain = uri.scheme() == Some(&Scheme::HTTP);
+        if !is_plain && uri.scheme() != Some(&Scheme::HTTPS) {
+            return Err(format!("`caServer` `{url}` must begin with `https://`"));
+        }
+        if is_plain && !is_loopback(&host) {
+            return Err(format!("`caServer` `{url}` must begin with `https://`: plain HTTP is for this machine alone"));
+        }
+        Ok((Self { url, host, is_plain }, warning))
+    }
+}
+
 /// The first version of the protocol has been gone since 2021; Traefik rewrites what old files say, too.
-fn second_version(server: &str) -> (String, Vec<String>) {
+fn second_version(server: &str) -> (String, Option<String>) {
     for (first, second) in [
         ("https://acme-v01.api.letsencrypt.org", "https://acme-v02.api.letsencrypt.org"),
         ("https://acme-staging.api.letsencrypt.org", "https://acme-staging-v02.api.letsencrypt.org"),
@@ -185,10 +209,10 @@ fn second_version(server: &str) -> (String, Vec<String>) {
         if let Some(rest) = server.strip_prefix(first) {
             let url = format!("{second}{rest}");
             let warning = format!("`caServer` `{server}` speaks ACME's first version, which is gone: `{url}` is used");
-            return (url, vec![warning]);
+            return (url, Some(warning));
         }
     }
-    (server.to_owned(), Vec::new())
+    (server.to_owned(), None)
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -245,9 +269,8 @@ impl Trust {
         let pem = fs::read(path).map_err(|error| wrong(&format!("cannot be read: {}", reason(&error))))?;
         let mut count = 0;
         for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|error| wrong(&format!("is not valid PEM: {error}")))?;
-            let added = roots.add(certificate);
-            added.map_err(|error| wrong(&format!("holds a certificate that cannot be trusted: {error}")))?;
+            let certificate = certificate.map_err(|_| wrong("is not valid PEM"))?;
+            roots.add(certificate).map_err(|_| wrong("holds a certificate that cannot be read"))?;
             count += 1;
         }
         if count == 0 {

@@ -39,7 +39,7 @@ pub(crate) struct Dns01 {
 }
 
 pub(crate) enum Provider {
-    Component(Component),
+    Component(Box<Component>),
     Rfc2136(Box<Rfc2136>),
 }
 
@@ -47,7 +47,7 @@ pub(crate) enum Provider {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Propagation {
     pub checks: Checks,
-    /// `delayBeforeChecks`: once, also where nothing is checked.
+    /// `delayBeforeChecks`: once for all records that stand there together, also where nothing is checked.
     pub delay_before: Duration,
 }
 
@@ -131,17 +131,25 @@ impl Dns01 {
         Ok(Record { entry, hold })
     }
 
-    /// Returns when all that are asked show the record.
-    pub(crate) async fn wait(&self, record: &Record) -> Result<(), Failure> {
-        let Propagation { checks, delay_before } = self.propagation;
-        if !delay_before.is_zero() {
-            self.clock.sleep(delay_before).await;
+    /// Returns when all that are asked show each of the records, which stand there together.
+    pub(crate) async fn wait(&self, records: &[&Record]) -> Result<(), Failure> {
+        let delay = self.propagation.delay_before;
+        if !records.is_empty() && !delay.is_zero() {
+            tracing::debug!("waiting for {} s before TXT records are looked for", delay.as_secs());
+            self.clock.sleep(delay).await;
         }
+        for record in records {
+            self.wait_for(&record.entry).await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_for(&self, entry: &Entry) -> Result<(), Failure> {
         let timing = self.provider.timing();
         let until = later(self.clock.now(), timing.propagation_timeout);
-        let place = Place { fqdn: record.entry.fqdn.clone(), zone: record.entry.zone.clone() };
+        let place = place(entry);
         loop {
-            let why = match self.dns.is_visible(&place, &record.entry.value, checks).await {
+            let why = match self.dns.is_visible(&place, &entry.value, self.propagation.checks).await {
                 Ok(Visible::Yes) => return Ok(()),
                 Ok(Visible::NotYet(absence)) => explain(&absence),
                 Err(error) => format!("{error:#}"),

@@ -19,7 +19,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use self::solver::Solvers;
 use super::account::Account;
 use super::challenge::Answers;
-use super::client::{self, Authority};
+use super::client::{self, Authority, Wrong};
 use super::dns01::Turns;
 use super::failure::{Failure, Kind};
 use super::journal::Journal;
@@ -29,7 +29,7 @@ use super::schedule::{FAILED_VALIDATIONS, Life, ORDERS, ORDERS_IN_FLIGHT, Pace, 
 use super::state::{Advice, Progress, State, StateFile};
 use super::storage::{self, Storage, Stored};
 use super::wanted::{self, Ask, Asker, Challenges, Plan, Terms, Wanted};
-use super::{Clock, LastError, Shown, Step, renewal_info};
+use super::{Clock, LastError, ProviderUse, Shown, Step, renewal_info};
 use crate::config::install::Acme;
 use crate::config::routing::Certificate;
 use crate::plugin::{Host, Plugins};
@@ -116,7 +116,7 @@ impl Surroundings {
 }
 
 impl Resolver {
-    /// Reads what is stored. The sentences are warnings.
+    /// Reads what is stored, and says what to mind.
     ///
     /// # Errors
     ///
@@ -126,11 +126,13 @@ impl Resolver {
         options: &Acme,
         surroundings: &Arc<Surroundings>,
         purpose: Purpose,
-    ) -> anyhow::Result<(Self, Vec<String>)> {
-        let (authority, mut warnings) = Authority::new(options, &environment()).map_err(|reason| anyhow!(reason))?;
+    ) -> Result<(Self, Vec<Wrong>), Wrong> {
+        const OPTION: &str = "storage";
+        let (authority, mut warnings) = Authority::new(options, &environment())?;
         let account = || format!("unable to get ACME account of `{}`", options.storage.display());
-        let (shelf, more) = surroundings.shelf(&options.storage, purpose).with_context(account)?;
-        warnings.extend(more);
+        let shelf = surroundings.shelf(&options.storage, purpose).with_context(account);
+        let (shelf, more) = shelf.map_err(|error| Wrong { option: OPTION, reason: format!("{error:#}") })?;
+        warnings.extend(more.into_iter().map(|reason| Wrong { option: OPTION, reason }));
         let name: Arc<str> = name.into();
         let orders = Arc::clone(
             locked(&surroundings.shared)
@@ -230,6 +232,11 @@ impl Resolver {
         certificates.iter().map(|wanted| self.show(wanted)).collect()
     }
 
+    /// The plugin that it proves names with, if it does.
+    pub(super) fn provider(&self) -> Option<ProviderUse> {
+        self.solvers.provider()
+    }
+
     fn show(&self, wanted: &Wanted) -> Shown {
         let identity = wanted.identity();
         let Progress { last_error, next_attempt, advice, .. } = self.progress(&identity);
@@ -246,6 +253,7 @@ impl Resolver {
                 (Some(_), ..) => Step::Obtained,
                 (None, ..) => Step::Waiting,
             },
+            not_after: held.as_ref().map(|held| held.not_after),
             renewal: held.as_ref().map(|held| life(held).renewal(advice.as_ref(), seed)),
             window: advice.as_ref().map(|advice| (advice.start, advice.end)),
             last_error: last_error.map(|error| LastError { time: error.time, message: error.message }),

@@ -82,10 +82,17 @@ impl Storage {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error).with_context(|| format!("`{shown}` cannot be read")),
         };
-        let (document, warnings) = match Document::parse(&bytes) {
+        let (document, mut warnings) = match Document::parse(&bytes) {
             Ok(read) => read,
-            Err(reason) => (Document::default(), vec![format!("`{shown}` {reason}: a start would set it aside")]),
+            Err(reason) => {
+                let aside = aside(&target);
+                let (document, rest) = backup(&target);
+                let aside =
+                    format!("`{shown}` is broken ({reason}): a start would set it aside as `{}`", aside.display());
+                (document, vec![format!("{aside}; {rest}")])
+            }
         };
+        warnings.extend(unreadable(&document));
         Ok((Self { path: path.to_owned(), target, content: Mutex::new(Content { bytes, document }) }, warnings))
     }
 
@@ -149,24 +156,15 @@ impl Storage {
             }
             Err(reason) => {
                 let aside = set_aside(&self.path, &self.target, &content.bytes, &reason)?;
-                let backup = file::beside(&self.target, BACKUP);
-                let read = fs::read(&backup).ok().filter(|bytes| !bytes.is_empty());
-                let rest = match read.and_then(|bytes| Document::parse(&bytes).ok()) {
-                    Some((document, _)) => {
-                        content.document = document;
-                        format!("its backup `{}` is used instead", backup.display())
-                    }
-                    None => "there is no usable backup, so that all certificates are ordered anew".to_owned(),
-                };
+                let (document, rest) = backup(&self.target);
+                content.document = document;
                 content.bytes = content.document.to_text().into_bytes();
                 file::replace(&self.target, &content.bytes)
                     .with_context(|| format!("`{}` cannot be written", self.path.display()))?;
                 warnings.push(format!("{aside}; {rest}"));
             }
         }
-        let document = &content.document;
-        let broken = document.resolvers().flat_map(|resolver| document.certificates(resolver).filter_map(Result::err));
-        warnings.extend(broken);
+        warnings.extend(unreadable(&content.document));
         Ok(warnings)
     }
 
@@ -250,12 +248,35 @@ fn check(path: &Path, metadata: &fs::Metadata) -> anyhow::Result<()> {
 
 /// Keeps a broken file's content under the time at which it was written. Says so.
 fn set_aside(path: &Path, target: &Path, content: &[u8], reason: &str) -> anyhow::Result<String> {
-    let written = fs::metadata(target).and_then(|metadata| metadata.modified()).ok();
-    let written = written.and_then(|time| Timestamp::try_from(time).ok()).unwrap_or(Timestamp::UNIX_EPOCH);
-    let aside = file::beside(target, &format!(".corrupt-{}", written.strftime("%Y%m%dT%H%M%SZ")));
+    let aside = aside(target);
     file::replace(&aside, content)
         .with_context(|| format!("`{}` is broken ({reason}), and cannot be set aside", path.display()))?;
     Ok(format!("`{}` is broken ({reason}) and has been set aside as `{}`", path.display(), aside.display()))
+}
+
+/// Under the time at which it was written, so that the same file comes to the same place.
+fn aside(target: &Path) -> PathBuf {
+    let written = fs::metadata(target).and_then(|metadata| metadata.modified()).ok();
+    let written = written.and_then(|time| Timestamp::try_from(time).ok()).unwrap_or(Timestamp::UNIX_EPOCH);
+    file::beside(target, &format!(".corrupt-{}", written.strftime("%Y%m%dT%H%M%SZ")))
+}
+
+/// What is used in place of a broken file, and in words.
+fn backup(target: &Path) -> (Document, String) {
+    let backup = file::beside(target, BACKUP);
+    let read = fs::read(&backup).ok().filter(|bytes| !bytes.is_empty());
+    match read.and_then(|bytes| Document::parse(&bytes).ok()) {
+        Some((document, _)) => (document, format!("its backup `{}` is used instead", backup.display())),
+        None => {
+            let rest = "there is no usable backup, so that all certificates are ordered anew";
+            (Document::default(), rest.to_owned())
+        }
+    }
+}
+
+/// Certificates that cannot be served, each in words.
+fn unreadable(document: &Document) -> impl Iterator<Item = String> {
+    document.resolvers().flat_map(|resolver| document.certificates(resolver).filter_map(Result::err))
 }
 
 #[cfg(test)]

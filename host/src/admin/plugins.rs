@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::Admin;
 use super::api::{with_provider, without_nulls};
+use crate::acme::ProviderUse;
 use crate::config::Problem;
 use crate::plugin::{self, CAUSES, Kind, Totals, Usage};
 use crate::snapshot::{Items, Middleware, Snapshot};
@@ -12,10 +13,12 @@ pub(super) fn list(admin: &Admin, snapshot: &Snapshot) -> Vec<Value> {
     let usages = admin.usages.all();
     let of =
         |entry: &plugin::Entry| usages.iter().filter(|usage| usage.plugin == entry.name).map(AsRef::as_ref).collect();
-    snapshot.plugins.iter().map(|entry| plugin_json(entry, &snapshot.items, of(entry))).collect()
+    let providers = admin.acme.providers();
+    let by = |entry: &plugin::Entry| providers.iter().filter(|used| *used.provider == *entry.name).collect::<Vec<_>>();
+    snapshot.plugins.iter().map(|entry| plugin_json(entry, &snapshot.items, of(entry), &by(entry))).collect()
 }
 
-fn plugin_json(entry: &plugin::Entry, items: &Items, usages: Vec<&Usage>) -> Value {
+fn plugin_json(entry: &plugin::Entry, items: &Items, usages: Vec<&Usage>, resolvers: &[&ProviderUse]) -> Value {
     let plugin = entry.plugin.as_deref();
     let provider = plugin.filter(|plugin| plugin.kind() == Kind::DnsProvider).map(|plugin| &plugin.about);
     // Not even compiled: built in, and nothing names it.
@@ -32,7 +35,7 @@ fn plugin_json(entry: &plugin::Entry, items: &Items, usages: Vec<&Usage>) -> Val
         "imports": plugin.map(|plugin| &plugin.imports),
         "kind": plugin.map(|plugin| match plugin.kind() {
             Kind::Middleware => "middleware",
-            Kind::DnsProvider => "dnsProvider",
+            Kind::DnsProvider => "dns-provider",
         }),
         "variables": provider.map(|about| about.variables.iter().map(variable_json).collect::<Vec<_>>()),
         "origins": provider.map(|about| about.origins.iter().map(ToString::to_string).collect::<Vec<_>>()),
@@ -42,17 +45,19 @@ fn plugin_json(entry: &plugin::Entry, items: &Items, usages: Vec<&Usage>) -> Val
             (false, _) => "disabled",
         },
         "problems": problem,
-        "usedBy": used_by(entry, items),
-        "calls": all.calls,
-        "failures": all.failures(),
+        "usedBy": used_by(entry, items, resolvers),
+        "calls": all.calls + resolvers.iter().map(|used| used.calls).sum::<u64>(),
+        "failures": all.failures() + resolvers.iter().map(|used| used.failures).sum::<u64>(),
         "uses": usages.into_iter().map(usage_json).collect::<Vec<_>>(),
     }))
 }
 
-fn used_by(entry: &plugin::Entry, items: &Items) -> Vec<String> {
+/// Middlewares, and certificates resolvers.
+fn used_by(entry: &plugin::Entry, items: &Items, resolvers: &[&ProviderUse]) -> Vec<String> {
     let uses = |middleware: &Middleware| matches!(middleware, Middleware::Plugin(configured) if configured.plugin.name == entry.name);
     let users = items.middlewares.iter().filter(|(_, status)| status.serves.as_ref().is_some_and(uses));
-    users.map(|(name, _)| with_provider(name)).collect()
+    let resolvers = resolvers.iter().map(|used| used.resolver.to_string());
+    users.map(|(name, _)| with_provider(name)).chain(resolvers).collect()
 }
 
 /// One middleware on one router.

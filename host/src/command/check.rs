@@ -2,11 +2,14 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
+
 use super::Found;
+use crate::acme::Shown;
 use crate::config::install::Install;
 use crate::config::{Problem, Severity};
 use crate::plugin::{Kind, Plugin};
-use crate::server;
+use crate::server::{self, Preview};
 use crate::snapshot::{Placed, Snapshot};
 
 /// What a command has to say.
@@ -24,13 +27,14 @@ pub async fn check(found: Result<Found, Vec<Problem>>) -> anyhow::Result<Report>
         }
     };
     let install = settings.install.clone();
-    let snapshot = server::preview(settings, false).await?;
+    let Preview { snapshot, certificates } = server::preview(settings, false).await?;
     let problems: Vec<Problem> = warnings.into_iter().chain(snapshot.items.all_problems().cloned()).collect();
     let good = !problems.iter().any(Problem::is_error);
     let mut text = listed(&problems);
     if good {
         let name = file.map_or_else(|| "the quick start".to_owned(), |file| format!("`{}`", file.display()));
         served(&mut text, &name, &install, &snapshot);
+        obtained(&mut text, &certificates);
     }
     Ok(Report { text, good })
 }
@@ -44,7 +48,7 @@ pub async fn plugins(found: Result<Found, Vec<Problem>>) -> anyhow::Result<Repor
         }
     };
     let directory = settings.install.plugins.directory.clone().unwrap_or_else(|| settings.plugin_directory.clone());
-    let snapshot = server::preview(settings, true).await?;
+    let Preview { snapshot, .. } = server::preview(settings, true).await?;
     let mut text = String::new();
     for entry in snapshot.plugins.iter() {
         let version = entry.plugin.as_ref().map_or("-", |plugin| plugin.about.version.as_str());
@@ -117,6 +121,29 @@ fn served(text: &mut String, name: &str, install: &Install, snapshot: &Snapshot)
             let way: Vec<String> = middlewares.chain([placed.route.service.to_string()]).collect();
             line(text, &format!("    → {}", way.join(" → ")));
         }
+    }
+}
+
+/// What resolvers have, and what they would order.
+fn obtained(text: &mut String, certificates: &[Shown]) {
+    if !certificates.is_empty() {
+        line(text, "certificates");
+    }
+    let now = Timestamp::now();
+    for Shown { resolver, names, not_after, renewal, last_error, next_attempt, .. } in certificates {
+        let mut state = match (not_after, renewal) {
+            (Some(end), _) if *end <= now => format!("has expired at {end:.0}, would be ordered"),
+            (Some(end), Some(renewal)) if *renewal > now => format!("until {end:.0}, renewed at {renewal:.0}"),
+            (Some(end), _) => format!("until {end:.0}, would be renewed"),
+            (None, _) => "would be ordered".to_owned(),
+        };
+        if let Some(error) = last_error {
+            let _ = write!(state, "; failed at {:.0}: {}", error.time, error.message);
+        }
+        if let Some(next) = next_attempt.filter(|next| *next > now) {
+            let _ = write!(state, "; not before {next:.0}");
+        }
+        line(text, &format!("  {} by {resolver}: {state}", names.join(", ")));
     }
 }
 

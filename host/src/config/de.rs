@@ -21,7 +21,7 @@ use serde::de::{
 };
 
 use super::tree::{Entry, Kind};
-use super::{Node, Place, Problem, did_you_mean};
+use super::{Node, Place, Problem, WebOrigin, did_you_mean};
 
 pub(super) mod scalar;
 
@@ -128,6 +128,24 @@ pub(super) fn field_names<'de, D: de::Deserializer<'de>>(deserializer: D) -> Res
     let texts = Vec::<String>::deserialize(deserializer)?;
     let name = |text: &String| text.parse().map_err(|_| de::Error::custom(format!("`{text}` is no name of a field")));
     texts.iter().map(name).collect()
+}
+
+/// For lists of web origins: `https://login.example.com`.
+pub(super) fn origins<'de, D: de::Deserializer<'de>>(deserializer: D) -> Result<Vec<WebOrigin>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| scalar::origin(text).map_err(de::Error::custom)).collect()
+}
+
+/// For sizes in bytes: `64MiB`, `500kB`, or bytes without a unit.
+pub(super) fn optional_size<'de, D: de::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    scalar::size(&text).map(Some).map_err(de::Error::custom)
+}
+
+/// For CPU time in processor cores: `0.5`.
+pub(super) fn optional_cores<'de, D: de::Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    scalar::cores(&text).map(Some).map_err(de::Error::custom)
 }
 
 /// For megabytes, without a unit.

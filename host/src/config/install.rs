@@ -17,10 +17,12 @@ use super::routing::{Observability, RouterTls, ServersTransport};
 use super::{Node, Place, Problem};
 
 mod address;
+mod plugins;
 mod read;
 mod resolver;
 
 pub use address::{Address, Protocol};
+pub use plugins::{Allow, Isolation, OnFailure, PluginCache, PluginLimits, PluginSettings, Plugins, Secret};
 pub(super) use read::read;
 pub use resolver::{
     Acme, CertificatesResolver, DnsChallenge, ExternalAccountBinding, HttpChallenge, KeyType, LETS_ENCRYPT,
@@ -561,26 +563,6 @@ impl Default for FileProvider {
     fn default() -> Self {
         Self { directory: None, filename: None, watch: true, debug_log_generated_template: false }
     }
-}
-
-/// `plugins`: Weir's own section, unknown to Traefik.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Plugins {
-    /// `None`: `plugins` beside the install file.
-    pub directory: Option<PathBuf>,
-    pub cache: PluginCache,
-    /// By plugin name, what an administrator grants it; read by the plugin host.
-    #[serde(skip)]
-    pub settings: BTreeMap<String, Node>,
-}
-
-/// `plugins.cache`.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PluginCache {
-    /// For compiled plugins. `None`: the platform's cache directory.
-    pub directory: Option<PathBuf>,
 }
 
 /// `limits`: Weir's own section, unknown to Traefik. What all entry points may have together.

@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout};
 use super::head::Ruling;
 use super::watched::Watched;
 use super::{EntryPoint, Served, forwarded, head, hop};
-use crate::http::{Body, Failure, Observer, Request, Response, X_FORWARDED_FOR, empty, routing_host};
+use crate::http::{Body, Failure, HOPS, Observer, Request, Response, X_FORWARDED_FOR, empty, routing_host};
 use crate::middleware::Outcome;
 use crate::router::{Route, Target};
 use crate::rule::Subject;
@@ -36,6 +36,9 @@ use crate::telemetry::{AccessLog, Entry, Measured, Origin, TlsFacts};
 /// So much of a body that nobody reads is read all the same, for the sake of the next request, and for so long.
 const UNREAD_AT_MOST: usize = 256 << 10;
 const UNREAD_FOR_AT_MOST: Duration = Duration::from_secs(5);
+
+/// Exchanges of plugins of which each has led to the next.
+const HOPS_AT_MOST: u8 = 10;
 
 /// Failures are logged once in this time, so that a server that is down does not fill the disk.
 const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -130,9 +133,13 @@ impl Served {
         let Target::Serve(chain) = &route.target else {
             return Failure::RouterDisabled.into();
         };
+        let hops = hops(&mut head.headers);
+        if hops > HOPS_AT_MOST {
+            return Failure::Loop.into();
+        }
         let original = head.uri.clone();
-        let mut request =
-            Request { head, body: std::mem::take(body), original, connection: Arc::clone(&self.connection) };
+        let connection = Arc::clone(&self.connection);
+        let mut request = Request { head, body: std::mem::take(body), original, connection, hops };
         let outcome = chain.run(&self.worker.resources, &mut request).await;
         *body = request.body;
         if let Some(failure) = &outcome.failure {
@@ -189,7 +196,13 @@ impl Served {
     fn log_failure(&self, failure: &Failure, router: &str) {
         let noteworthy = matches!(
             failure,
-            Failure::Plugin(_) | Failure::PluginBusy(_) | Failure::BadServer(_) | Failure::BadAnswer(_)
+            Failure::Plugin(_)
+                | Failure::PluginTimeout(_)
+                | Failure::PluginBusy(_)
+                | Failure::PluginOpen(_)
+                | Failure::Loop
+                | Failure::BadServer(_)
+                | Failure::BadAnswer(_)
         );
         let last = &self.worker.last_failure;
         if noteworthy && last.get().is_none_or(|last| last.elapsed() >= FAILURE_LOG_INTERVAL) {
@@ -199,6 +212,12 @@ impl Served {
             tracing::debug!(router, "{failure}");
         }
     }
+}
+
+/// Takes the proxy's own field off a request, whoever wrote it.
+fn hops(headers: &mut HeaderMap) -> u8 {
+    let Some(value) = headers.remove(&HOPS) else { return 0 };
+    value.to_str().ok().and_then(|hops| hops.parse().ok()).unwrap_or(u8::MAX)
 }
 
 /// Reads what a client still sends of a request that is answered, so that the next one can be read; if it is too much,

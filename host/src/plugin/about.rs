@@ -34,6 +34,8 @@ pub struct About {
     pub schema: Value,
     /// JSON pointers to the configuration's file names, in whose place the host puts the files' text.
     pub files: Vec<String>,
+    /// JSON pointers to the configuration's addresses, which `fetch` may reach.
+    pub urls: Vec<String>,
     /// What it may ask for by name: credentials above all.
     pub variables: Vec<Variable>,
     /// What it may reach.
@@ -53,10 +55,10 @@ pub struct Variable {
 }
 
 /// Runs `describe` in an instance of its own.
-pub(super) async fn describe(name: &Arc<str>, pre: &InstancePre<State>) -> anyhow::Result<About> {
+pub(super) async fn describe(name: &Arc<str>, memory: usize, pre: &InstancePre<State>) -> anyhow::Result<About> {
     let failed = |error: wasmtime::Error| anyhow!("`describe` failed: {}", limits::trap_reason(&error));
     let described = async {
-        let mut store = limits::store(pre.engine(), State::new(Arc::clone(name), None), INIT_BUDGET);
+        let mut store = limits::store(pre.engine(), State::new(Arc::clone(name), memory, None), INIT_BUDGET);
         let instance = pre.instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
         let guest = GuestIndices::new(pre).and_then(|indices| indices.load(&mut store, &instance)).map_err(opaque)?;
         guest.call_describe(&mut store).await.map_err(failed)
@@ -81,6 +83,7 @@ fn parse(about: description::About) -> anyhow::Result<About> {
         summary: printable(&about.summary, SUMMARY_CHARACTERS_AT_MOST),
         schema,
         files: about.files,
+        urls: about.urls,
         origins: origins.collect::<anyhow::Result<_>>()?,
         variables: variables(about.variables)?,
         guards: about.guards,

@@ -6,7 +6,7 @@ pub(super) mod middleware {
     wasmtime::component::bindgen!({
         path: "../wit",
         world: "middleware-plugin",
-        imports: { "weir:plugin/fetch.send": async },
+        imports: { "weir:plugin/fetch.send": async | trappable },
         exports: { default: async },
         with: { "weir:plugin/exchange.message": crate::plugin::imports::Message },
         ownership: Borrowing { duplicate_if_necessary: true },

@@ -4,11 +4,10 @@
 //! behalf.
 
 use std::sync::{Arc, Weak};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, Uri};
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
-use wasmtime::{StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::Kind;
@@ -17,7 +16,7 @@ use super::bindings::middleware::weir::plugin::{
     clock, connection, exchange, fetch, log, metrics, random, secrets, shared, types,
 };
 use super::grants::Grants;
-use super::limits::MEMORY;
+use super::limits::{self, Limits};
 use super::metrics::Published;
 use super::shared::Scopes;
 use super::usage::Usage;
@@ -26,7 +25,9 @@ use crate::http::{Connection, Request};
 /// The interfaces that plugins of a kind may import.
 pub(super) const fn offered(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Middleware => &["types", "exchange", "connection", "log", "clock", "random", "metrics", "shared"],
+        Kind::Middleware => {
+            &["types", "exchange", "connection", "log", "clock", "random", "metrics", "secrets", "shared", "fetch"]
+        }
         Kind::DnsProvider => &["types", "log", "clock", "random", "timer", "secrets", "fetch"],
     }
 }
@@ -36,6 +37,9 @@ const RANDOM_BYTES_AT_MOST: u32 = 4096;
 
 /// The most characters of one log line that are kept.
 const LOG_CHARACTERS_AT_MOST: usize = 4096;
+
+/// Handles of WASI that an instance may have at the same time.
+const HANDLES_AT_MOST: usize = 4096;
 
 /// The only resource that guests see: the message of the call they are in. Its representation carries nothing.
 #[expect(unreachable_pub, reason = "the generated bindings export it again")]
@@ -52,7 +56,7 @@ pub(super) struct State {
     /// What `init` sees of what is shared.
     pub(super) scopes: Weak<Scopes>,
     pub(super) metrics: Option<Arc<Published>>,
-    pub(super) limits: StoreLimits,
+    pub(super) limits: Limits,
     /// Epoch ticks that the guest may still run in this call.
     pub(super) ticks_left: u32,
     /// Lines that the guest may still write in this call.
@@ -63,13 +67,6 @@ pub(super) struct State {
     started: Instant,
     wasi: WasiCtx,
     table: ResourceTable,
-}
-
-/// What a configured plugin has in the host, if it imports what it is for.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Attached {
-    pub(super) scopes: Option<Arc<Scopes>>,
-    pub(super) metrics: Option<Arc<Published>>,
 }
 
 /// Facts of the request that a call is about.
@@ -86,14 +83,10 @@ impl Exchange {
 }
 
 impl State {
-    pub(super) fn new(plugin: Arc<str>, grants: Option<Grants>) -> Self {
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(MEMORY)
-            .table_elements(100_000)
-            .instances(200)
-            .tables(200)
-            .memories(20)
-            .build();
+    /// `memory` is in bytes.
+    pub(super) fn new(plugin: Arc<str>, memory: usize, grants: Option<Grants>) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_AT_MOST);
         Self {
             headers: HeaderMap::new(),
             exchange: None,
@@ -101,15 +94,27 @@ impl State {
             worker: 0,
             scopes: Weak::new(),
             metrics: None,
-            limits,
+            limits: Limits::new(memory),
             ticks_left: 0,
             log_lines_left: 0,
             plugin,
             grants,
             started: Instant::now(),
             wasi: WasiCtx::builder().allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false).build(),
-            table: ResourceTable::new(),
+            table,
         }
+    }
+}
+
+impl State {
+    /// Of a call that was granted `budget`, those during which the guest ran.
+    pub(super) fn ticks_used(&self, budget: Duration) -> u32 {
+        limits::ticks(budget).saturating_sub(self.ticks_left)
+    }
+
+    /// The handles of WASI that the guest has.
+    pub(super) fn handles(&mut self) -> usize {
+        if self.table.is_empty() { 0 } else { self.table.iter_mut().count() }
     }
 }
 

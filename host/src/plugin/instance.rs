@@ -5,11 +5,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use wasmtime::component::Resource;
 
 use super::Step;
@@ -18,7 +19,7 @@ use super::edit::{self, HeaderEdit};
 use super::imports::{Exchange, Message};
 use super::pool::{Instance, Lease, Pool};
 use super::usage::Cause;
-use crate::http::{Failure, Request, Response, ResponseHead};
+use crate::http::{Connection, Failure, Request, Response, ResponseHead};
 use crate::target;
 
 /// The most that a guest may hand from its request phase to its response phase.
@@ -51,23 +52,21 @@ impl Instances {
         let plugin = &step.configured;
         let mut lease = self.take(step).await?;
         let exchange = plugin.asks_for_connection().then(|| Exchange::of(request));
-        let Request { head, connection, .. } = &mut *request;
-        let method = head.method.clone();
-        let authority = head.headers.get(HOST).cloned();
-        let values = named(&head.headers, &plugin.plan.request_headers);
-        let headers = bytes(&values);
-        let argument = wit::RequestHead {
-            method: method.as_str(),
-            tls: connection.tls.is_some(),
-            authority: text(authority.as_ref()),
-            path_with_query: head.uri.path_and_query().map_or("/", |target| target.as_str()),
-            client_address: text(Some(&connection.client_address)),
+        let Request { head, connection, hops, .. } = &mut *request;
+        let subject = Subject {
+            method: head.method.clone(),
+            authority: head.headers.get(HOST).cloned(),
+            uri: &head.uri,
+            connection,
             router: &step.usage.router,
-            headers: &headers,
+            headers: named(&head.headers, &plugin.plan.request_headers),
         };
-        let Instance { store, guest } = lease.enter(&mut head.headers, exchange);
-        let answer =
-            guest.weir_plugin_middleware().call_on_request(store, argument, Resource::<Message>::new_borrow(0)).await;
+        let instance = lease.enter(&mut head.headers, exchange, *hops);
+        let answer = if plugin.pace.is_slow() {
+            on_request_aside(&mut lease, subject).await
+        } else {
+            instance.on_request(&subject).await
+        };
         let (verdict, state) = lease.leave(&mut request.head.headers, answer)?;
         if state.len() > STATE_BYTES_AT_MOST {
             let reason = format!("its state has {} bytes: at most {STATE_BYTES_AT_MOST} are kept", state.len());
@@ -82,18 +81,19 @@ impl Instances {
         step: &Step,
         state: &[u8],
         exchange: Option<Exchange>,
+        hops: u8,
         response: Response,
     ) -> Result<Response, Failure> {
         let mut lease = self.take(step).await?;
         let (mut head, body) = response.into_parts();
         let values = named(&head.headers, &step.configured.plan.response_headers);
-        let headers = bytes(&values);
-        let argument = wit::ResponseHead { status: head.status.as_u16(), headers: &headers };
-        let Instance { store, guest } = lease.enter(&mut head.headers, exchange);
-        let answer = guest
-            .weir_plugin_middleware()
-            .call_on_response(store, state, argument, Resource::<Message>::new_borrow(0))
-            .await;
+        let status = head.status.as_u16();
+        let instance = lease.enter(&mut head.headers, exchange, hops);
+        let answer = if step.configured.pace.is_slow() {
+            on_response_aside(&mut lease, status, state.to_vec(), values).await
+        } else {
+            instance.on_response(status, state, &values).await
+        };
         let verdict = lease.leave(&mut head.headers, answer)?;
         apply_to_response(verdict, &mut head)
             .map(|replacement| match replacement {
@@ -107,9 +107,9 @@ impl Instances {
             .map_err(|reason| lease.failed(Cause::Answer, &reason))
     }
 
-    /// Forgets the instances of plugins that no configuration names any more.
+    /// Forgets the instances of plugins that no configuration names any more, and those that were not needed lately.
     pub fn prune(&self) {
-        self.pools.borrow_mut().retain(|_, pool| pool.is_wanted());
+        self.pools.borrow_mut().retain(|_, pool| pool.prune());
     }
 
     async fn take<'a>(&self, step: &'a Step) -> Result<Lease<'a>, Failure> {
@@ -121,6 +121,80 @@ impl Instances {
         let mut pools = self.pools.borrow_mut();
         Rc::clone(pools.entry(plugin.id).or_insert_with(|| Rc::new(Pool::of(plugin))))
     }
+}
+
+/// What a call is about.
+struct Subject<'a> {
+    method: Method,
+    authority: Option<HeaderValue>,
+    uri: &'a Uri,
+    connection: &'a Arc<Connection>,
+    router: &'a Arc<str>,
+    /// Those that the plan names.
+    headers: Vec<Option<HeaderValue>>,
+}
+
+impl Instance {
+    async fn on_request(&mut self, subject: &Subject<'_>) -> wasmtime::Result<(wit::RequestVerdict, Vec<u8>)> {
+        let headers = bytes(&subject.headers);
+        let head = wit::RequestHead {
+            method: subject.method.as_str(),
+            tls: subject.connection.tls.is_some(),
+            authority: text(subject.authority.as_ref()),
+            path_with_query: subject.uri.path_and_query().map_or("/", |target| target.as_str()),
+            client_address: text(Some(&subject.connection.client_address)),
+            router: subject.router,
+            headers: &headers,
+        };
+        let message = Resource::<Message>::new_borrow(0);
+        self.guest.weir_plugin_middleware().call_on_request(&mut self.store, head, message).await
+    }
+
+    async fn on_response(
+        &mut self,
+        status: u16,
+        state: &[u8],
+        headers: &[Option<HeaderValue>],
+    ) -> wasmtime::Result<wit::ResponseVerdict> {
+        let head = wit::ResponseHead { status, headers: &bytes(headers) };
+        let message = Resource::<Message>::new_borrow(0);
+        self.guest.weir_plugin_middleware().call_on_response(&mut self.store, state, head, message).await
+    }
+}
+
+/// The same for a middleware that has run long, on the lane for such.
+async fn on_request_aside(
+    lease: &mut Lease<'_>,
+    subject: Subject<'_>,
+) -> wasmtime::Result<(wit::RequestVerdict, Vec<u8>)> {
+    let Subject { method, authority, uri, connection, router, headers } = subject;
+    let (uri, connection, router) = (uri.clone(), Arc::clone(connection), Arc::clone(router));
+    let mut instance = lease.hand_over();
+    let call = async move {
+        let (uri, connection, router) = (&uri, &connection, &router);
+        let subject = Subject { method, authority, uri, connection, router, headers };
+        let answer = instance.on_request(&subject).await;
+        (instance, answer)
+    };
+    let (instance, answer) = lease.lane().run(call).await;
+    lease.give_back(instance);
+    answer
+}
+
+async fn on_response_aside(
+    lease: &mut Lease<'_>,
+    status: u16,
+    state: Vec<u8>,
+    headers: Vec<Option<HeaderValue>>,
+) -> wasmtime::Result<wit::ResponseVerdict> {
+    let mut instance = lease.hand_over();
+    let call = async move {
+        let answer = instance.on_response(status, &state, &headers).await;
+        (instance, answer)
+    };
+    let (instance, answer) = lease.lane().run(call).await;
+    lease.give_back(instance);
+    answer
 }
 
 /// A field value as guests get it where the interface has a string; empty if it is missing or no text.

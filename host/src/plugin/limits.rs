@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
-use wasmtime::{Engine, Store, Trap, UpdateDeadline};
+use wasmtime::{Engine, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, Trap, UpdateDeadline};
 
+use super::grants::TooLate;
 use super::imports::State;
 use super::usage::Cause;
 
@@ -19,8 +20,12 @@ pub(super) const BUILT_IN_BUDGET: Duration = Duration::from_secs(5);
 pub(super) const INIT_BUDGET: Duration = Duration::from_secs(5);
 /// Lines that one call may write into the log.
 const LOG_LINES: u32 = 100;
-/// Linear memory of one instance.
+/// Elements of one table: languages with a runtime of their own need many.
+const TABLE_ELEMENTS: usize = 100_000;
+/// Linear memory of one instance, unless an administrator gives it more or less.
 pub(super) const MEMORY: usize = 32 << 20;
+/// Linear memory that one instance may be given.
+pub(super) const MEMORY_AT_MOST: usize = 1 << 30;
 
 /// A store whose guest may run for so long from now on.
 pub(super) fn store(engine: &Engine, state: State, budget: Duration) -> Store<State> {
@@ -42,16 +47,85 @@ pub(super) fn store(engine: &Engine, state: State, budget: Duration) -> Store<St
 /// Grants CPU time for the next call, counted in ticks during which the guest ran, and lines of the log.
 pub(super) fn allow(store: &mut Store<State>, budget: Duration) {
     let state = store.data_mut();
-    state.ticks_left = u32::try_from(budget.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
+    state.ticks_left = ticks(budget);
     state.log_lines_left = LOG_LINES;
     store.set_epoch_deadline(1);
 }
 
+/// As many as a budget has.
+pub(super) fn ticks(budget: Duration) -> u32 {
+    u32::try_from(budget.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX)
+}
+
 /// What a call failed of.
-pub(super) fn cause(error: &wasmtime::Error) -> Cause {
+pub(super) fn cause(error: &wasmtime::Error, state: &State) -> Cause {
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Cause::Time,
+        _ if error.is::<TooLate>() => Cause::Deadline,
+        _ if state.limits.has_refused => Cause::Memory,
         _ => Cause::Trap,
+    }
+}
+
+/// What an instance may have, and what it has.
+pub(super) struct Limits {
+    stores: StoreLimits,
+    memory: usize,
+    memory_at_most: usize,
+    /// Whether it wanted more memory than that.
+    has_refused: bool,
+}
+
+impl Limits {
+    /// `memory_at_most` is in bytes.
+    pub(super) fn new(memory_at_most: usize) -> Self {
+        let stores = StoreLimitsBuilder::new()
+            .memory_size(memory_at_most)
+            .table_elements(TABLE_ELEMENTS)
+            .instances(200)
+            .tables(200)
+            .memories(20)
+            .build();
+        Self { stores, memory: 0, memory_at_most, has_refused: false }
+    }
+
+    /// Bytes of linear memory.
+    pub(super) const fn memory(&self) -> usize {
+        self.memory
+    }
+
+    pub(super) const fn memory_at_most(&self) -> usize {
+        self.memory_at_most
+    }
+}
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        // All its memories together, where there are several.
+        let wanted = self.memory.saturating_add(desired.saturating_sub(current));
+        let may = wanted <= self.memory_at_most && self.stores.memory_growing(current, desired, maximum)?;
+        if may {
+            self.memory = wanted;
+        } else {
+            self.has_refused = true;
+        }
+        Ok(may)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.stores.table_growing(current, desired, maximum)
+    }
+
+    fn instances(&self) -> usize {
+        self.stores.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.stores.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.stores.memories()
     }
 }
 

@@ -1,38 +1,73 @@
 //! The idle instances of one configured plugin on one worker: made, lent for one call, kept for the next, dropped after a
 //! trap.
 //!
-//! `instance` takes a [`Lease`] for each call. An instance is held only while a call runs.
+//! `instance` takes a [`Lease`] for each call. An instance is held only while a call runs. What a call may cost is
+//! settled here, what it is about there.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use http::HeaderMap;
-use serde_json::Value;
+use tokio::time::timeout;
 use wasmtime::Store;
 
-use super::bindings::middleware::{MiddlewarePlugin, MiddlewarePluginPre};
+use super::bindings::middleware::MiddlewarePlugin;
 use super::edit::{self, Plan};
-use super::imports::{Attached, Exchange, State};
-use super::limits::{self, INIT_BUDGET, allow, trap_reason};
+use super::grants::Grants;
+use super::imports::{Exchange, State};
+use super::lane::Lane;
+use super::limits::{self, INIT_BUDGET, TICK, allow, trap_reason};
 use super::usage::Cause;
 use super::{Configured, Step, opaque};
+use crate::config::install::Isolation;
 use crate::http::Failure;
 
-/// Calls of one configured plugin that may run on one worker at the same time.
-const RUNNING_AT_MOST: usize = 64;
+/// For `init` with all that it waits for.
+const INIT_TIME: Duration = Duration::from_secs(10);
+/// For a call with all that it waits for.
+const CALL_TIME: Duration = Duration::from_secs(10);
+/// Exchanges by `fetch`.
+const EXCHANGES_PER_CALL: u32 = 16;
+/// A call that ran so many ticks is a long one.
+const TICKS_OF_A_LONG_CALL: u32 = 2;
+/// An instance whose memory has grown by more than this, and more than twofold, is not kept.
+const GROWTH_AT_MOST: usize = 1 << 20;
+/// Handles that an instance may have left lying about when a call ends.
+const HANDLES_AT_MOST: usize = 256;
 
 pub(super) struct Pool {
     of: Weak<Configured>,
     idle: RefCell<Vec<Instance>>,
+    /// The fewest idle ones since they were last looked at: so many were not needed.
+    not_needed: Cell<usize>,
     running: Cell<usize>,
 }
 
 pub(super) struct Instance {
     pub(super) store: Store<State>,
     pub(super) guest: MiddlewarePlugin,
+    gauge: Gauge,
+    /// Bytes of memory after `init`.
+    memory_at_first: usize,
+    handles_at_first: usize,
+}
+
+/// The instances there are of a configured plugin, on all workers.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    instances: AtomicUsize,
+    /// Bytes of linear memory.
+    memory: AtomicUsize,
+}
+
+/// The part of one instance in what is [`Held`].
+struct Gauge {
+    held: Arc<Held>,
+    memory: usize,
 }
 
 /// An instance for the time of one call. Dropped in the middle of a call (the client has gone, or the guest has
@@ -43,119 +78,232 @@ pub(super) struct Lease<'a> {
     worker: usize,
     instance: Option<Instance>,
     began: Instant,
+    /// While the guest runs.
+    entered: Option<Instant>,
 }
 
 impl Pool {
     pub(super) fn of(plugin: &Arc<Configured>) -> Self {
-        Self { of: Arc::downgrade(plugin), idle: RefCell::default(), running: Cell::new(0) }
+        Self { of: Arc::downgrade(plugin), idle: RefCell::default(), not_needed: Cell::new(0), running: Cell::new(0) }
     }
 
-    /// Whether a configuration or a call still needs it.
-    pub(super) fn is_wanted(&self) -> bool {
+    /// Whether a configuration or a call still needs it. Drops the instances that were not needed since the last time,
+    /// but for one.
+    pub(super) fn prune(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.len() - self.not_needed.get().saturating_sub(1).min(idle.len());
+        idle.truncate(kept);
+        self.not_needed.set(kept);
         self.of.strong_count() > 0 || self.running.get() > 0
     }
 
     /// An idle instance, or a new one.
     pub(super) async fn take(self: Rc<Self>, step: &Step, worker: usize) -> Result<Lease<'_>, Failure> {
         let plugin = &step.configured;
+        let refused = |cause, failure: fn(String) -> Failure| {
+            step.usage.failed(worker, cause);
+            Err(failure(plugin.plugin.name.to_string()))
+        };
+        if plugin.breaker.is_open() {
+            return refused(Cause::Open, Failure::PluginOpen);
+        }
         let running = self.running.get();
-        if running >= RUNNING_AT_MOST {
-            step.usage.failed(worker, Cause::Busy);
-            return Err(Failure::PluginBusy(plugin.plugin.name.to_string()));
+        let began = Instant::now();
+        if running >= plugin.plugin.policy.instances || plugin.plugin.share.is_used_up(began) {
+            return refused(Cause::Busy, Failure::PluginBusy);
         }
         self.running.set(running + 1);
         let instance = self.idle.borrow_mut().pop();
-        let mut lease = Lease { pool: self, step, worker, instance, began: Instant::now() };
+        self.not_needed.set(self.not_needed.get().min(self.idle.borrow().len()));
+        let mut lease = Lease { pool: self, step, worker, instance, began, entered: None };
         if lease.instance.is_none() {
             let made = Box::pin(initialised(plugin)).await;
-            lease.instance = Some(made.map_err(|error| lease.failed(Cause::Start, &format!("{error:#}")))?);
+            let (instance, _) = made.map_err(|error| lease.failed(Cause::Start, &format!("{error:#}")))?;
+            lease.instance = Some(instance);
         }
         Ok(lease)
     }
 }
 
 impl Lease<'_> {
-    /// Lends the instance the headers of a message, and grants it CPU time.
-    pub(super) fn enter(&mut self, headers: &mut HeaderMap, exchange: Option<Exchange>) -> &mut Instance {
+    /// Lends the instance the headers of a message, and grants it what a call may cost.
+    pub(super) fn enter(&mut self, headers: &mut HeaderMap, exchange: Option<Exchange>, hops: u8) -> &mut Instance {
         let instance = self.instance.as_mut().expect("a lease is taken with an instance and left once");
+        let plugin = &self.step.configured.plugin;
         let state = instance.store.data_mut();
         state.headers = std::mem::take(headers);
         state.exchange = exchange;
-        if self.step.configured.plugin.counts_by_router {
+        if plugin.counts_by_router {
             state.usage = Some(Arc::clone(&self.step.usage));
             state.worker = self.worker;
         }
-        allow(&mut instance.store, self.step.configured.plugin.budget);
+        if let Some(grants) = &mut state.grants {
+            grants.renew(CALL_TIME, EXCHANGES_PER_CALL, hops);
+        }
+        allow(&mut instance.store, plugin.policy.cpu);
+        self.entered = Some(self.began);
         instance
+    }
+
+    /// Where calls run that run long.
+    pub(super) fn lane(&self) -> &Lane {
+        &self.step.configured.plugin.host.lane
+    }
+
+    /// Hands the instance over, to be called there.
+    pub(super) fn hand_over(&mut self) -> Instance {
+        self.instance.take().expect("a lease is taken with an instance and left once")
+    }
+
+    pub(super) fn give_back(&mut self, instance: Instance) {
+        self.instance = Some(instance);
     }
 
     /// Takes the headers back, even after a trap, and the instance with them if it may be used again.
     pub(super) fn leave<T>(&mut self, headers: &mut HeaderMap, answer: wasmtime::Result<T>) -> Result<T, Failure> {
         let mut instance = self.instance.take().expect("a lease is taken with an instance and left once");
+        let plugin = &self.step.configured;
         let state = instance.store.data_mut();
         *headers = std::mem::take(&mut state.headers);
         state.exchange = None;
         state.usage = None;
-        self.step.usage.called(self.worker, self.began.elapsed());
+        let ticks = state.ticks_used(plugin.plugin.policy.cpu);
+        let now = Instant::now();
+        self.entered = None;
+        self.step.usage.called(self.worker, now - self.began);
+        plugin.pace.called(ticks >= TICKS_OF_A_LONG_CALL);
+        if ticks > 0 {
+            plugin.plugin.share.spend(TICK * ticks, now);
+        }
         match answer {
             Ok(value) => {
-                self.pool.idle.borrow_mut().push(instance);
+                if plugin.plugin.policy.isolation == Isolation::Pool && instance.may_be_kept() {
+                    self.pool.idle.borrow_mut().push(instance);
+                }
                 Ok(value)
             }
-            Err(error) => Err(self.failed(limits::cause(&error), &trap_reason(&error))),
+            Err(error) => {
+                let cause = limits::cause(&error, instance.store.data());
+                Err(self.failed(cause, &trap_reason(&error)))
+            }
         }
     }
 
     /// Counts a failure of the plugin, and words it.
     pub(super) fn failed(&self, cause: Cause, reason: &str) -> Failure {
+        let plugin = &self.step.configured;
         self.step.usage.failed(self.worker, cause);
-        Failure::Plugin(format!("`{}`: {reason}", self.step.configured.plugin.name))
+        if let Some(open) = plugin.breaker.failed(Instant::now()) {
+            let (plugin, middleware) = (&*plugin.plugin.name, &*plugin.name);
+            tracing::warn!(plugin, middleware, "it fails again and again, and is not called for {} s", open.as_secs());
+        }
+        let reason = format!("`{}`: {reason}", plugin.plugin.name);
+        if cause == Cause::Deadline { Failure::PluginTimeout(reason) } else { Failure::Plugin(reason) }
     }
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         self.pool.running.set(self.pool.running.get() - 1);
+        // Nobody waits for the call any more, but it has cost what it has cost.
+        let plugin = &self.step.configured.plugin;
+        let cost = match (&self.instance, self.entered) {
+            (_, None) => return,
+            (Some(instance), _) => TICK * instance.store.data().ticks_used(plugin.policy.cpu),
+            (None, Some(entered)) => entered.elapsed(),
+        };
+        plugin.share.spend(cost, Instant::now());
+    }
+}
+
+impl Instance {
+    /// Whether the next request may have it: it has not grown, and has let go of what it was lent.
+    fn may_be_kept(&mut self) -> bool {
+        let state = self.store.data_mut();
+        let (memory, handles) = (state.limits.memory(), state.handles());
+        self.gauge.set(memory);
+        let has_grown = memory > self.memory_at_first.saturating_mul(2).saturating_add(GROWTH_AT_MOST)
+            || memory.saturating_sub(self.memory_at_first) > state.limits.memory_at_most() / 2;
+        !has_grown && handles <= self.handles_at_first + HANDLES_AT_MOST
+    }
+}
+
+impl Held {
+    /// How many there are, and the bytes of their memory together.
+    pub(super) fn now(&self) -> (usize, usize) {
+        (self.instances.load(Ordering::Relaxed), self.memory.load(Ordering::Relaxed))
+    }
+}
+
+impl Gauge {
+    fn new(held: &Arc<Held>, memory: usize) -> Self {
+        held.instances.fetch_add(1, Ordering::Relaxed);
+        held.memory.fetch_add(memory, Ordering::Relaxed);
+        Self { held: Arc::clone(held), memory }
+    }
+
+    fn set(&mut self, memory: usize) {
+        if memory != self.memory {
+            self.held.memory.fetch_add(memory.wrapping_sub(self.memory), Ordering::Relaxed);
+            self.memory = memory;
+        }
+    }
+}
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        self.held.instances.fetch_sub(1, Ordering::Relaxed);
+        self.held.memory.fetch_sub(self.memory, Ordering::Relaxed);
     }
 }
 
 /// Runs `init` in an instance of its own, for the plan and for the guest's judgement of the configuration.
-pub(super) async fn init(
-    name: &Arc<str>,
-    pre: &MiddlewarePluginPre<State>,
-    attached: &Attached,
-    config: &Value,
-) -> anyhow::Result<Plan> {
-    let mut instance = instantiate(name, pre, attached).await?;
-    call_init(&mut instance, config).await
+pub(super) async fn init(plugin: &Configured) -> anyhow::Result<Plan> {
+    Ok(initialised(plugin).await?.1)
 }
 
-async fn initialised(plugin: &Configured) -> anyhow::Result<Instance> {
-    let mut instance = instantiate(&plugin.plugin.name, &plugin.pre, &plugin.attached).await?;
-    call_init(&mut instance, &plugin.config).await?;
-    Ok(instance)
+async fn initialised(plugin: &Configured) -> anyhow::Result<(Instance, Plan)> {
+    let started = async {
+        let mut instance = instantiate(plugin).await?;
+        let plan = call_init(&mut instance, plugin).await?;
+        let state = instance.store.data_mut();
+        (instance.memory_at_first, instance.handles_at_first) = (state.limits.memory(), state.handles());
+        instance.gauge.set(instance.memory_at_first);
+        Ok((instance, plan))
+    };
+    timeout(INIT_TIME, started)
+        .await
+        .unwrap_or_else(|_| Err(anyhow!("`init` failed: it took more than {} s", INIT_TIME.as_secs())))
 }
 
-async fn call_init(Instance { store, guest }: &mut Instance, config: &Value) -> anyhow::Result<Plan> {
+async fn call_init(Instance { store, guest, .. }: &mut Instance, plugin: &Configured) -> anyhow::Result<Plan> {
     let plan = guest
         .weir_plugin_middleware()
-        .call_init(store, &config.to_string())
+        .call_init(store, &plugin.config.to_string())
         .await
         .map_err(|error| anyhow!("`init` failed: {}", trap_reason(&error)))?
         .map_err(|error| anyhow!("failed to {}", error.message))?;
     edit::plan(plan).map_err(anyhow::Error::msg)
 }
 
-async fn instantiate(
-    name: &Arc<str>,
-    pre: &MiddlewarePluginPre<State>,
-    attached: &Attached,
-) -> anyhow::Result<Instance> {
-    let mut state = State::new(Arc::clone(name), None);
+async fn instantiate(plugin: &Configured) -> anyhow::Result<Instance> {
+    let Configured { plugin: of, pre, scopes, metrics, .. } = plugin;
+    let grants = of.needs_grants.then(|| Grants {
+        values: plugin.secrets.clone(),
+        reach: Arc::clone(&plugin.reach),
+        deadline: tokio::time::Instant::now() + INIT_TIME,
+        usual_time: of.policy.fetch,
+        time_at_most: of.policy.fetch,
+        left: EXCHANGES_PER_CALL,
+        hops: None,
+        exchanges: Arc::clone(&of.exchanges),
+    });
+    let mut state = State::new(Arc::clone(&of.name), of.policy.memory, grants);
     // An idle instance keeps nothing alive for the others.
-    state.scopes = attached.scopes.as_ref().map(Arc::downgrade).unwrap_or_default();
-    state.metrics.clone_from(&attached.metrics);
+    state.scopes = scopes.as_ref().map(Arc::downgrade).unwrap_or_default();
+    state.metrics.clone_from(metrics);
     let mut store = limits::store(pre.engine(), state, INIT_BUDGET);
     let guest = pre.instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
-    Ok(Instance { store, guest })
+    let gauge = Gauge::new(&plugin.held, 0);
+    Ok(Instance { store, guest, gauge, memory_at_first: 0, handles_at_first: 0 })
 }

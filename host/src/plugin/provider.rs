@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -21,6 +22,8 @@ use super::{Host, Plugin, Variables};
 
 /// How long one call may take, with all that it waits for.
 const CALL_TIME: Duration = Duration::from_secs(5 * 60);
+/// For an exchange that names no time.
+const EXCHANGE_TIME: Duration = Duration::from_secs(30);
 /// The most that a plugin may hand from `present` to `cleanup`.
 const HANDLE_BYTES_AT_MOST: usize = 4 << 10;
 /// Of the text of an error.
@@ -35,6 +38,15 @@ pub struct Provider {
     variables: Variables,
     timing: Timing,
     time_limit: Duration,
+    calls: Arc<Calls>,
+}
+
+/// How often a provider was told to add or delete a record.
+#[derive(Debug, Default)]
+pub struct Calls {
+    pub made: AtomicU64,
+    /// Of those.
+    pub failed: AtomicU64,
 }
 
 /// How long the provider's name servers take.
@@ -105,7 +117,7 @@ impl Host {
         let pre = plugin.dns_provider()?.clone();
         let plugin = Arc::clone(plugin);
         let timing = Timing { propagation_timeout: TIMES_AT_MOST, polling_interval: TIMES_AT_MOST, sequential: true };
-        let mut provider = Provider { plugin, pre, variables, timing, time_limit: CALL_TIME };
+        let mut provider = Provider { plugin, pre, variables, timing, time_limit: CALL_TIME, calls: Arc::default() };
         provider.timing = provider.within_time(async |deadline| Ok(provider.start(deadline).await?.timing)).await?;
         Ok(provider)
     }
@@ -128,10 +140,17 @@ impl Provider {
         self
     }
 
+    /// Goes on with what others have counted.
+    #[must_use]
+    pub fn counting(mut self, calls: Arc<Calls>) -> Self {
+        self.calls = calls;
+        self
+    }
+
     /// Adds the record. The answer is a handle for [`Provider::cleanup`], which may be kept over a restart and means
     /// nothing to anybody else.
     pub async fn present(&self, challenge: &Challenge) -> Result<String, ProviderError> {
-        self.within_time(async |deadline| {
+        self.counted(async |deadline| {
             let mut call = self.start(deadline).await?;
             let answer = call.guest.weir_plugin_dns01().call_present(&mut call.store, &challenge.into()).await;
             let handle = self.answer(&call.store, answer)?;
@@ -146,12 +165,24 @@ impl Provider {
 
     /// Deletes the record. With an empty handle the plugin looks for it.
     pub async fn cleanup(&self, challenge: &Challenge, handle: &str) -> Result<(), ProviderError> {
-        self.within_time(async |deadline| {
+        self.counted(async |deadline| {
             let mut call = self.start(deadline).await?;
             let answer = call.guest.weir_plugin_dns01().call_cleanup(&mut call.store, &challenge.into(), handle).await;
             self.answer(&call.store, answer)
         })
         .await
+    }
+
+    async fn counted<T>(
+        &self,
+        call: impl AsyncFnOnce(Instant) -> Result<T, ProviderError>,
+    ) -> Result<T, ProviderError> {
+        self.calls.made.fetch_add(1, Ordering::Relaxed);
+        let answer = self.within_time(call).await;
+        if answer.is_err() {
+            self.calls.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
     }
 
     async fn within_time<T>(
@@ -169,12 +200,22 @@ impl Provider {
         let about = &self.plugin.about;
         let values = self.variables.resolve(about).await.map_err(unusable)?;
         let configured = values.origins(about).map_err(unusable)?;
-        let reach = match configured.is_empty() {
+        let reach = Arc::new(match configured.is_empty() {
             true => Reach::Declared(about.origins.clone()),
             false => Reach::Configured(configured),
+        });
+        let exchanges = Arc::clone(&self.plugin.exchanges);
+        let grants = Grants {
+            values,
+            reach,
+            deadline,
+            usual_time: EXCHANGE_TIME,
+            time_at_most: CALL_TIME,
+            left: u32::MAX,
+            hops: None,
+            exchanges,
         };
-        let grants = Grants { values, reach, deadline };
-        let state = State::new(Arc::clone(&self.plugin.name), Some(grants));
+        let state = State::new(Arc::clone(&self.plugin.name), self.plugin.policy.memory, Some(grants));
         let mut store = limits::store(self.pre.engine(), state, INIT_BUDGET);
         let guest = self.pre.instantiate_async(&mut store).await;
         let guest = guest.map_err(|error| self.error(ErrorKind::Internal, &format!("starting it: {error:#}")))?;

@@ -33,21 +33,23 @@ pub enum Cause {
     Trap,
     /// It used up its CPU time.
     Time,
+    /// It waited longer than a call may take.
+    Deadline,
     /// It wanted more memory than it may have.
     Memory,
     /// What it answered cannot be used.
     Answer,
     /// A new instance could not be made.
     Start,
-    /// All its instances were busy.
+    /// All its instances were busy, or its share of the CPU was used up.
     Busy,
     /// It has failed too often, and was not called.
     Open,
 }
 
 /// All causes, in the order of their counters.
-pub const CAUSES: [Cause; 7] =
-    [Cause::Trap, Cause::Time, Cause::Memory, Cause::Answer, Cause::Start, Cause::Busy, Cause::Open];
+pub const CAUSES: [Cause; 8] =
+    [Cause::Trap, Cause::Time, Cause::Deadline, Cause::Memory, Cause::Answer, Cause::Start, Cause::Busy, Cause::Open];
 
 /// A cache line of its own for each worker.
 #[derive(Debug, Default)]
@@ -166,6 +168,7 @@ impl Cause {
         match self {
             Self::Trap => "trap",
             Self::Time => "time",
+            Self::Deadline => "deadline",
             Self::Memory => "memory",
             Self::Answer => "answer",
             Self::Start => "start",

@@ -1,4 +1,5 @@
-//! The variables of DNS providers: from a resolver's own settings, else from the environment, by lego's conventions.
+//! The variables of DNS providers: from a resolver's own settings, else from the environment, by lego's conventions; and
+//! the secrets of middlewares, as they are granted.
 //!
 //! Whoever configures a provider makes [`Variables`]; `provider` resolves the names that a plugin declares. What a
 //! variable holds is a secret: it reaches the guest, and neither a log nor an error.
@@ -9,10 +10,12 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
+use anyhow::Context;
 use http::Uri;
 use tokio::io::AsyncReadExt;
 
 use super::about::{About, Variable};
+use crate::config::install::Secret;
 use crate::config::{WebOrigin, install, reason};
 
 /// The most that a file may have in the place of a value.
@@ -28,7 +31,7 @@ pub struct Variables {
 }
 
 /// The variables of one plugin that are set, by name.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Values(BTreeMap<String, String>);
 
 impl Variables {
@@ -95,6 +98,20 @@ impl Variables {
 }
 
 impl Values {
+    /// What an administrator grants a middleware by name.
+    ///
+    /// # Errors
+    ///
+    /// A variable is not set, a file cannot be read, or a value is no text.
+    pub(super) fn granted(plugin: &str, secrets: &BTreeMap<String, Secret>) -> anyhow::Result<Self> {
+        let value = |(name, secret): (&String, &Secret)| {
+            let key = format!("plugins.settings.{plugin}.allow.secrets.{name}");
+            let value = granted(secret).with_context(|| format!("reading the secret of `{key}`"))?;
+            Ok((name.clone(), value))
+        };
+        secrets.iter().map(value).collect::<anyhow::Result<_>>().map(Self)
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
@@ -139,6 +156,26 @@ fn is_declared(about: &About, name: &str) -> bool {
     is(name) || name.strip_suffix("_FILE").is_some_and(is)
 }
 
+fn granted(secret: &Secret) -> anyhow::Result<String> {
+    if let Some(variable) = &secret.env {
+        return std::env::var(variable).map_err(|error| match error {
+            std::env::VarError::NotPresent => anyhow::anyhow!("the variable `{variable}` is not set"),
+            std::env::VarError::NotUnicode(_) => anyhow::anyhow!("the value of `{variable}` is not UTF-8"),
+        });
+    }
+    let Some(file) = &secret.file else { anyhow::bail!("it is not said where the value comes from") };
+    let failed = |reason: String| anyhow::anyhow!("`{}` cannot be read: {reason}", file.display());
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).map_err(|error| failed(reason(&error)))?;
+    let read = std::io::Read::read_to_string(&mut std::io::Read::take(opened, FILE_BYTES_AT_MOST + 1), &mut text);
+    read.map_err(|error| failed(reason(&error)))?;
+    if text.len() as u64 > FILE_BYTES_AT_MOST {
+        return Err(failed(format!("it has more than {FILE_BYTES_AT_MOST} bytes")));
+    }
+    text.truncate(text.trim_end_matches(['\r', '\n']).len());
+    Ok(text)
+}
+
 async fn of_file(name: &str, file: &Path) -> anyhow::Result<Option<String>> {
     if file.as_os_str().is_empty() {
         return Ok(None);
@@ -174,6 +211,7 @@ mod tests {
             summary: String::new(),
             schema: serde_json::Value::Null,
             files: Vec::new(),
+            urls: Vec::new(),
             variables: vec![variable("TOKEN", true, false), variable("KEY", true, false), variable("URL", false, true)],
             origins: Vec::new(),
             guards: false,

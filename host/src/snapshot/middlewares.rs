@@ -162,6 +162,7 @@ async fn configured(
         inline(&mut options, pointer, files)
             .map_err(|message| vec![item.problem(&format!("{key}{}", pointer.replace('/', ".")), message)])?;
     }
+    files.extend(plugin.secret_files().map(Path::to_owned));
     if let Some(configured) = previous_with(sources, name, plugin, &options) {
         return Ok(configured);
     }

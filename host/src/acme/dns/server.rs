@@ -83,6 +83,11 @@ impl DnsServer {
         panic!("no port is free");
     }
 
+    /// There and nowhere else.
+    pub async fn start_at(address: SocketAddr) -> io::Result<Self> {
+        Self::listen(address, Arc::default()).await
+    }
+
     /// Another server of the same zones, on the same port of another address.
     pub async fn secondary(&self, address: IpAddr) -> io::Result<Self> {
         Self::listen((address, self.address.port()).into(), Arc::clone(&self.world)).await

@@ -116,7 +116,7 @@ async fn a_record_is_made_and_seen_and_deleted() {
     let record = run.present("value").await.expect("made");
     assert_eq!(world.values(), ["value"]);
     assert!(world.path().exists(), "it is written down");
-    run.dns01.wait(&record).await.expect("seen");
+    run.dns01.wait(&[&record]).await.expect("seen");
     run.dns01.cleanup(record).await;
     assert_eq!(world.values(), Vec::<String>::new());
     assert!(!world.path().exists(), "nothing is left to delete");
@@ -153,7 +153,7 @@ async fn the_next_run_deletes_what_a_crash_leaves_behind() {
     let run = world.run();
     let record = run.present("value").await.expect("made");
     world.server.forget_questions();
-    crash(run.dns01.wait(&record), || world.server.asked().iter().any(|(_, kind)| *kind == RecordType::TXT)).await;
+    crash(run.dns01.wait(&[&record]), || world.server.asked().iter().any(|(_, kind)| *kind == RecordType::TXT)).await;
     drop(record);
     next_run_deletes(&world, "while it was waited for").await;
 
@@ -222,8 +222,7 @@ async fn records_of_two_challenges_stand_side_by_side() {
     let run = world.run();
     let (apex, wildcard) = tokio::join!(run.present("apex"), run.present("wildcard"));
     let (apex, wildcard) = (apex.expect("made"), wildcard.expect("made"));
-    run.dns01.wait(&apex).await.expect("seen");
-    run.dns01.wait(&wildcard).await.expect("seen");
+    run.dns01.wait(&[&apex, &wildcard]).await.expect("seen");
     run.dns01.cleanup(apex).await;
     assert_eq!(world.values(), ["wildcard"]);
     run.dns01.cleanup(wildcard).await;
@@ -264,7 +263,7 @@ async fn a_slow_zone_is_waited_for() {
     world.server.misbehave(On::Type(RecordType::TXT), How::Lacks, 5);
     let record = run.present("value").await.expect("made");
     let begun = run.dns01.clock.now();
-    run.in_time(run.dns01.wait(&record)).await.expect("seen in the end");
+    run.in_time(run.dns01.wait(&[&record])).await.expect("seen in the end");
     let waited = run.dns01.clock.now().duration_since(begun).as_secs();
     assert!((10..=30).contains(&waited), "five times two seconds, {waited}");
 }
@@ -277,7 +276,7 @@ async fn one_slow_server_of_two_is_waited_for() {
     second.misbehave(On::Type(RecordType::TXT), How::Lacks, 3);
     let run = world.run();
     let record = run.dns01.present("slow.example", "token", "token.thumbprint", "value").await.expect("made");
-    run.in_time(run.dns01.wait(&record)).await.expect("seen in the end");
+    run.in_time(run.dns01.wait(&[&record])).await.expect("seen in the end");
     assert_eq!(second.asked().len(), 4);
 }
 
@@ -288,7 +287,7 @@ async fn a_record_that_is_never_seen_is_given_up_with_the_servers_name() {
     world.server.misbehave(On::Type(RecordType::TXT), How::Lacks, usize::MAX);
     let record = run.present("value").await.expect("made");
     let begun = run.dns01.clock.now();
-    let failure = run.in_time(run.dns01.wait(&record)).await.expect_err("never seen");
+    let failure = run.in_time(run.dns01.wait(&[&record])).await.expect_err("never seen");
     let waited = run.dns01.clock.now().duration_since(begun).as_secs();
     assert!((58..=70).contains(&waited), "a minute, {waited}");
     for expected in
@@ -304,7 +303,7 @@ async fn servers_that_cannot_be_reached_are_told_apart_with_ways_out() {
     world.server.add_zone("far.example", &[("ns.far.example", THERE)]);
     let run = world.run();
     let record = run.dns01.present("far.example", "token", "token.thumbprint", "value").await.expect("made");
-    let failure = run.in_time(run.dns01.wait(&record)).await.expect_err("never seen");
+    let failure = run.in_time(run.dns01.wait(&[&record])).await.expect_err("never seen");
     for expected in
         ["`ns.far.example.` cannot be reached", "`propagation.disableANSChecks`", "`dnsChallenge.resolvers`"]
     {
@@ -319,9 +318,31 @@ async fn the_delay_comes_once_and_before_the_first_look() {
     world.server.misbehave(On::Type(RecordType::TXT), How::Lacks, 3);
     let record = run.present("value").await.expect("made");
     let begun = run.dns01.clock.now();
-    run.in_time(run.dns01.wait(&record)).await.expect("seen in the end");
+    run.in_time(run.dns01.wait(&[&record])).await.expect("seen in the end");
     let waited = run.dns01.clock.now().duration_since(begun).as_secs();
     assert!((306..=340).contains(&waited), "the delay and three times two seconds, {waited}");
+}
+
+#[tokio::test]
+async fn the_delay_comes_once_for_all_records_of_an_order() {
+    let world = World::new().await;
+    let run = world.run_with(AUTHORITATIVE, Duration::from_secs(300));
+    let mut records = Vec::new();
+    for value in ["apex", "wildcard", "third"] {
+        records.push(run.present(value).await.expect("made"));
+    }
+    world.server.forget_questions();
+    let begun = run.dns01.clock.now();
+    let records: Vec<_> = records.iter().collect();
+    run.in_time(run.dns01.wait(&records)).await.expect("seen");
+    let waited = run.dns01.clock.now().duration_since(begun).as_secs();
+    assert!((300..=340).contains(&waited), "once and not three times, {waited}");
+    let looks = world.server.asked().iter().filter(|(_, kind)| *kind == RecordType::TXT).count();
+    assert_eq!(looks, 3, "each of them is looked for");
+
+    let begun = run.dns01.clock.now();
+    run.in_time(run.dns01.wait(&[])).await.expect("nothing to see");
+    assert!(run.dns01.clock.now().duration_since(begun).as_secs() < 300, "nothing to wait for");
 }
 
 #[tokio::test]
@@ -331,7 +352,7 @@ async fn without_checks_nobody_is_asked() {
     let record = run.present("value").await.expect("made");
     world.server.forget_questions();
     let begun = run.dns01.clock.now();
-    run.in_time(run.dns01.wait(&record)).await.expect("assumed");
+    run.in_time(run.dns01.wait(&[&record])).await.expect("assumed");
     assert!(run.dns01.clock.now().duration_since(begun).as_secs() >= 300, "the delay is for this case too");
     assert_eq!(world.server.asked(), []);
 }

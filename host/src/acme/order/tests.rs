@@ -426,7 +426,8 @@ fn options_about_the_ca_are_refused_in_words() {
     ];
     for (server, certificates, part) in table {
         let error = Authority::new(&options(server, certificates), &Environment::default()).err().expect("refused");
-        assert!(error.contains(part), "{server}: {error}");
+        assert!(error.reason.contains(part), "{server}: {error:?}");
+        assert_eq!(error.option, if certificates.is_some() { "caCertificates" } else { "caServer" });
     }
     for (server, expected) in [
         ("https://acme-v01.api.letsencrypt.org/directory", "https://acme-v02.api.letsencrypt.org/directory"),

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, anyhow};
 use tokio::sync::Mutex;
 
 use super::Surroundings;
+use crate::acme::ProviderUse;
 use crate::acme::challenge::Solver;
 use crate::acme::dns::{self, Checks, Dns, Rfc2136};
 use crate::acme::dns01::{self, Dns01, Propagation, Provider};
@@ -14,7 +16,7 @@ use crate::acme::journal::Journal;
 use crate::acme::name::Name;
 use crate::acme::wanted::Wanted;
 use crate::config::install::{Acme, DnsChallenge};
-use crate::plugin::{Plugin, Plugins, Variables};
+use crate::plugin::{Calls, Plugin, Plugins, Variables};
 
 /// What a resolver proves names with.
 pub(super) struct Solvers {
@@ -24,6 +26,8 @@ pub(super) struct Solvers {
     surroundings: Arc<Surroundings>,
     /// The DNS provider, for as long as its plugin is the same.
     dns01: Mutex<Option<Made>>,
+    /// Of all versions of that plugin.
+    calls: Arc<Calls>,
 }
 
 /// What was made of a plugin; of none, where the host speaks to the provider itself.
@@ -36,7 +40,7 @@ impl Solvers {
         journal: Arc<Journal>,
         surroundings: Arc<Surroundings>,
     ) -> Self {
-        Self { resolver, options, journal, surroundings, dns01: Mutex::default() }
+        Self { resolver, options, journal, surroundings, dns01: Mutex::default(), calls: Arc::default() }
     }
 
     /// The one for these names. Wildcards need DNS-01 (RFC 8555, section 7.1.3), addresses the others (RFC 8738).
@@ -68,6 +72,17 @@ impl Solvers {
         }
     }
 
+    /// The plugin that it calls, if it does.
+    pub(super) fn provider(&self) -> Option<ProviderUse> {
+        let provider = self.options.dns_challenge.as_ref()?.provider.clone();
+        (provider != Rfc2136::NAME).then(|| ProviderUse {
+            resolver: Arc::clone(&self.resolver),
+            provider,
+            calls: self.calls.made.load(Ordering::Relaxed),
+            failures: self.calls.failed.load(Ordering::Relaxed),
+        })
+    }
+
     async fn dns01(&self, plugins: &Plugins) -> anyhow::Result<Arc<Dns01>> {
         let Some(options) = &self.options.dns_challenge else {
             return Err(anyhow!("there is no `dnsChallenge`"));
@@ -91,7 +106,10 @@ impl Solvers {
         }
         let variables = Variables::new(options.env.clone(), std::env::vars_os());
         let provider = match &plugin {
-            Some(plugin) => Provider::Component(self.surroundings.host.provider(plugin, variables).await?),
+            Some(plugin) => {
+                let component = self.surroundings.host.provider(plugin, variables).await?;
+                Provider::Component(Box::new(component.counting(Arc::clone(&self.calls))))
+            }
             None => Provider::Rfc2136(Box::new(rfc2136(&variables).await?)),
         };
         let dns01 = Arc::new(Dns01 {

@@ -19,34 +19,40 @@ struct Test {
     clock: Clock,
     hands: Hands,
     host: Arc<Host>,
+    patience: Duration,
     resolver: Arc<Resolver>,
 }
 
 impl Test {
     async fn new() -> Self {
+        Self::with_patience(Duration::from_secs(1)).await
+    }
+
+    /// Waits no longer than this for each answer of the CA.
+    async fn with_patience(patience: Duration) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (clock, hands) = Clock::movable();
         let ca = MockCa::with_clock(clock.clone()).await;
         std::fs::write(folder.path().join("ca.pem"), ca.root_pem()).expect("a file can be written");
-        let host = Host::new(None, 1).expect("an engine");
-        let resolver = Self::open(&folder, &ca, &clock, &host);
-        Self { folder, ca, clock, hands, host, resolver }
+        let host = Host::new(None, 1, &BTreeMap::new()).expect("an engine");
+        let resolver = Self::open(&folder, &ca, &clock, &host, patience);
+        Self { folder, ca, clock, hands, host, patience, resolver }
     }
 
-    fn open(folder: &TempDir, ca: &MockCa, clock: &Clock, host: &Arc<Host>) -> Arc<Resolver> {
+    fn open(folder: &TempDir, ca: &MockCa, clock: &Clock, host: &Arc<Host>, patience: Duration) -> Arc<Resolver> {
         let options = Acme {
             storage: folder.path().join("acme.json"),
             ca_server: ca.directory(),
             ca_certificates: vec![folder.path().join("ca.pem")],
             key_type: crate::config::install::KeyType::Ec256,
-            client_timeout: Duration::from_secs(1),
-            client_response_header_timeout: Duration::from_secs(1),
+            client_timeout: patience,
+            client_response_header_timeout: patience,
             http_challenge: Some(HttpChallenge::default()),
             ..Acme::default()
         };
         let surroundings = Surroundings::new(Arc::clone(host), Answers::default(), Arc::default(), clock.clone());
         let (resolver, warnings) = Resolver::open("le", &options, &surroundings, Purpose::Work).expect("a resolver");
-        assert_eq!(warnings, [""; 0]);
+        assert!(warnings.is_empty(), "{warnings:?}");
         let resolver = Arc::new(resolver);
         tokio::spawn(Arc::clone(&resolver).run());
         resolver
@@ -54,7 +60,7 @@ impl Test {
 
     /// As after the end of the process.
     fn restart(&mut self) {
-        self.resolver = Self::open(&self.folder, &self.ca, &self.clock, &self.host);
+        self.resolver = Self::open(&self.folder, &self.ca, &self.clock, &self.host, self.patience);
     }
 
     fn want(&self, names: &[&str]) {
@@ -125,6 +131,35 @@ async fn a_ca_out_of_order_for_a_month_costs_nothing_but_patience() {
     assert!(shown.last_error.is_some());
     test.ca.recovers();
     test.pass(3 * HOUR, HOUR).await;
+    assert!(test.end_of("a.example.org").expect("a certificate") > first, "it recovers by itself");
+    assert_eq!(test.resolver.shown()[0].step, Step::Obtained);
+}
+
+/// Each attempt costs real time until it is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_that_hangs_for_a_month_costs_nothing_but_patience() {
+    let test = Test::with_patience(Duration::from_millis(100)).await;
+    test.want(&["a.example.org"]);
+    test.pass(DAY, HOUR).await;
+    let first = test.end_of("a.example.org").expect("a certificate");
+    test.pass(57 * DAY, 6 * HOUR).await;
+    for step in [Asked::NewOrder, Asked::Directory, Asked::NewNonce] {
+        let before = test.ca.count(step);
+        // No time goes by in which it answers.
+        test.ca.recovers();
+        test.ca.fails(step, 10_000, Answer::Slow(60 * DAY));
+        test.pass(10 * DAY, HOUR).await;
+        assert_eq!(test.end_of("a.example.org"), Some(first), "what there was is still there");
+        let attempts = test.ca.count(step) - before;
+        assert!((60..=160).contains(&attempts), "{attempts} times {step:?} in ten days");
+        let [shown] = test.resolver.shown().try_into().expect("one certificate");
+        let error = shown.last_error.expect("an error").message;
+        assert!(error.contains("in time"), "{error}");
+        let wait = shown.next_attempt.expect("another attempt").duration_since(test.clock.now());
+        assert!((0..=3 * 3600).contains(&wait.as_secs()), "{wait:#} until the next attempt");
+    }
+    test.ca.recovers();
+    test.pass(6 * HOUR, HOUR).await;
     assert!(test.end_of("a.example.org").expect("a certificate") > first, "it recovers by itself");
     assert_eq!(test.resolver.shown()[0].step, Step::Obtained);
 }

@@ -371,6 +371,46 @@ fn a_broken_file_is_set_aside_and_the_backup_used() {
 }
 
 #[test]
+fn a_look_says_what_a_start_would_do_and_does_nothing() {
+    let broken = "{\"le\": {\"Certif";
+    let folder = Folder::new();
+    let storage = folder.open();
+    storage.put("le", &certificate(&["a.example"])).expect("it is kept");
+    storage.put("le", &certificate(&["b.example"])).expect("it is kept");
+    for (backup, rest) in [(true, "its backup `"), (false, "there is no usable backup, so that all certificates")] {
+        if !backup {
+            fs::remove_file(file::beside(&folder.path(), BACKUP)).expect("the backup is there");
+        }
+        folder.write(broken);
+        let before = folder.names();
+        let (looked, said) = Storage::look(&folder.path()).expect("it can be looked at");
+        assert_eq!((folder.names(), folder.read("acme.json").as_str()), (before, broken), "nothing is changed");
+        let (opened, done) = Storage::open(&folder.path()).expect("it can be opened");
+        let [said, done] = [&said, &done].map(|warnings| match warnings.as_slice() {
+            [warning] => warning.clone(),
+            warnings => panic!("{warnings:?}"),
+        });
+        assert_eq!(said.replace(": a start would set it aside", " and has been set aside"), done);
+        assert!(said.contains(rest), "{said}");
+        assert_eq!(mains(&looked, "le"), mains(&opened, "le"));
+    }
+}
+
+#[test]
+fn a_look_names_certificates_that_cannot_be_read_as_a_start_does() {
+    let folder = Folder::new();
+    let entry =
+        r#"{"domain": {"main": "a.example"}, "certificate": "Y2VydGlmaWNhdGU=", "key": "a2V5", "Store": "default"}"#;
+    folder.write(&format!(r#"{{"le": {{"Account": null, "Certificates": [{entry}]}}}}"#));
+    let (_, said) = Storage::look(&folder.path()).expect("it can be looked at");
+    let words =
+        "the certificate of `a.example` of resolver `le` is ordered anew: its chain holds no certificate in PEM";
+    assert_eq!(said, [words]);
+    let (_, done) = Storage::open(&folder.path()).expect("it can be opened");
+    assert_eq!(said, done);
+}
+
+#[test]
 fn a_broken_file_without_a_backup_starts_anew() {
     let folder = Folder::new();
     folder.write("{");

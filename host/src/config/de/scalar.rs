@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::config::WebOrigin;
+
 /// A message and the help after its line break.
 pub(in crate::config) fn split(text: &str) -> (String, Option<String>) {
     match text.split_once('\n') {
@@ -135,6 +137,38 @@ pub(in crate::config) fn network(text: &str) -> Result<IpNet, String> {
     network.map_err(|_| format!("`{text}` is neither an address nor a network\nwrite `192.168.1.7` or `10.0.0.0/8`"))
 }
 
+/// `https://login.example.com`, and nothing behind host and port.
+pub(in crate::config) fn origin(text: &str) -> Result<WebOrigin, String> {
+    let help = "write scheme, host and port alone: `https://login.example.com:8443`";
+    WebOrigin::parse_alone(text).map_err(|problem| format!("`{text}` is no origin: {problem}\n{help}"))
+}
+
+/// `64MiB`, `500kB`, or bytes.
+pub(in crate::config) fn size(text: &str) -> Result<u64, String> {
+    let invalid = || format!("`{text}` is not a size\nwrite `64MiB`, `500kB`, or bytes");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit.trim_start().to_ascii_lowercase().trim_end_matches('b') {
+        "" => 1,
+        "k" => 1_000,
+        "ki" => 1 << 10,
+        "m" => 1_000_000,
+        "mi" => 1 << 20,
+        "g" => 1_000_000_000,
+        "gi" => 1 << 30,
+        _ => return Err(invalid()),
+    };
+    number.parse().ok().and_then(|number: u64| number.checked_mul(unit)).ok_or_else(invalid)
+}
+
+/// `0.5`, up to more than any machine has.
+pub(in crate::config) fn cores(text: &str) -> Result<f64, String> {
+    let cores = text.parse().ok().filter(|cores| (0.0..=10_000.0).contains(cores));
+    cores.ok_or_else(|| {
+        format!("`{text}` is no number of processor cores\nwrite `0.5` for half a core, or 0 for no limit")
+    })
+}
+
 /// `1024` for a gigabyte.
 pub(in crate::config) fn megabytes(text: &str) -> Result<u64, String> {
     number(text).map_err(|message| format!("{message}\nwrite megabytes without a unit: `1024` for 1 GB"))
@@ -167,7 +201,7 @@ pub(in crate::config) fn ascending(texts: &[String]) -> Result<Vec<f64>, String>
 mod tests {
     use std::time::Duration;
 
-    use super::{boolean, duration, network, number, status_codes};
+    use super::{boolean, duration, network, number, size, status_codes};
 
     #[test]
     fn numbers() {
@@ -200,6 +234,24 @@ mod tests {
         }
         for text in ["", "soon", "s", "10 s", "1.s.", "-1s", "5d", "1.5", "99999999999999999999h", "1m30"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, expected) in [
+            ("0", 0),
+            ("1000", 1000),
+            ("1b", 1),
+            ("2kB", 2000),
+            ("64 MiB", 64 << 20),
+            ("1Gi", 1 << 30),
+            ("3M", 3_000_000),
+        ] {
+            assert_eq!(size(text), Ok(expected), "{text}");
+        }
+        for text in ["", "MiB", "-1", "1.5MiB", "1TiB", "1 MiB x", "99999999999GiB"] {
+            assert!(size(text).is_err(), "{text}");
         }
     }
 

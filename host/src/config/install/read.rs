@@ -1,5 +1,6 @@
 //! An install file's tree as an [`Install`]: what Weir leaves out, what it only warns about, what must fit together.
 
+mod plugins;
 mod resolvers;
 
 use super::{EntryPoint, Install, Protocol};
@@ -28,14 +29,11 @@ pub(in crate::config) fn read(root: Option<Node>) -> Result<(Install, Vec<Proble
         return Err(problems);
     };
 
-    install.plugins.settings = (root.entry("plugins.settings").map(|entry| entry.value.entries()).unwrap_or_default())
-        .iter()
-        .map(|entry| (entry.key.clone(), entry.value.named(format!("plugins.settings.{}", entry.key))))
-        .collect();
     install.source = Some(root);
     problems.extend(entry_points(&install));
     short_forms(&install, &mut problems);
     problems.extend(resolvers::check(&mut install));
+    problems.extend(plugins::check(&install));
     problems.extend(without_effect(&install));
     complete(&mut install);
 
@@ -233,5 +231,4 @@ const REST: &[Rest] = &[
     },
     Rest { section: "CertificatesResolver", keys: &["tailscale"], treat: Treat::Ignore },
     Rest { section: "DnsChallenge", keys: &["env"], treat: Treat::Pass },
-    Rest { section: "Plugins", keys: &["settings"], treat: Treat::Pass },
 ];

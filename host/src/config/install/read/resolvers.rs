@@ -99,7 +99,11 @@ fn check_acme(install: &Install, key: &str, acme: &Acme) -> Vec<Problem> {
             "" => "the HTTP challenge needs an entry point".to_owned(),
             name => format!("entry point `{name}` does not exist"),
         };
-        let help = "the CA asks on port 80: name the entry point that clients reach there".to_owned();
+        let near = nearest(&http.entry_point, install.entry_points.keys().map(String::as_str));
+        let help = near.map_or_else(
+            || "the CA asks on port 80: name the entry point that clients reach there".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        );
         problems.push(error("httpChallenge.entryPoint", message).help(help));
     }
     problems

@@ -1,0 +1,125 @@
+//! A thread aside for guests that run long, with a low priority: what they cost, they cost themselves.
+//!
+//! `pool` moves calls of a middleware there once one has run long. Workers only wait for the answer.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{OnceLock, PoisonError};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
+
+/// How much less than other threads it runs where not all can (as `nice`).
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+/// So many calls in a row must have been short before a middleware comes back to the workers.
+const SHORT_CALLS: u32 = 1000;
+
+/// One for the process; its threads begin with the first call that needs them.
+#[derive(Default)]
+pub(super) struct Lane {
+    runtime: OnceLock<Option<Handle>>,
+}
+
+/// Ends its threads without waiting for them: it may be dropped anywhere.
+struct Handle(Mutex<Option<Runtime>>);
+
+/// Whether a middleware's calls belong there.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Short calls that are still to come; 0: it has been quick.
+    to_come: AtomicU32,
+}
+
+impl Lane {
+    /// Runs a call to its end, unless the caller no longer waits for it.
+    pub(super) async fn run<T: Send + 'static>(&self, call: impl Future<Output = T> + Send + 'static) -> T {
+        let handle = self.runtime.get_or_init(|| start().map(|runtime| Handle(Mutex::new(Some(runtime)))));
+        let handle = handle.as_ref().and_then(Handle::tokio);
+        // Without threads it runs here, by turns with others as ever.
+        let Some(handle) = handle else { return call.await };
+        let mut task = JoinSet::new();
+        task.spawn_on(call, &handle);
+        match task.join_next().await {
+            Some(Ok(answer)) => answer,
+            Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The threads end with the proxy, and the caller with them.
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+impl Handle {
+    fn tokio(&self) -> Option<tokio::runtime::Handle> {
+        let runtime = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        runtime.as_ref().map(|runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Pace {
+    pub(super) fn is_slow(&self) -> bool {
+        self.to_come.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes note of a call.
+    pub(super) fn called(&self, was_long: bool) {
+        if was_long {
+            self.to_come.store(SHORT_CALLS, Ordering::Relaxed);
+        } else if self.is_slow() {
+            // Two workers may count one call too few: nothing depends on it.
+            self.to_come.store(self.to_come.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+        }
+    }
+}
+
+fn start() -> Option<Runtime> {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("plugins")
+        .on_thread_start(lower_priority)
+        .enable_time()
+        .build();
+    runtime.inspect_err(|error| tracing::warn!("long calls of plugins stay on the workers: {error}")).ok()
+}
+
+/// On Linux threads have priorities of their own.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::debug!("long calls of plugins have the priority of all others: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thousand_short_calls_make_up_for_a_long_one() {
+        let pace = Pace::default();
+        pace.called(false);
+        assert!(!pace.is_slow());
+        pace.called(true);
+        for _ in 0..SHORT_CALLS {
+            assert!(pace.is_slow());
+            pace.called(false);
+        }
+        assert!(!pace.is_slow());
+    }
+
+    #[tokio::test]
+    async fn calls_run_on_a_thread_of_its_own() {
+        let lane = Lane::default();
+        let name = lane.run(async { std::thread::current().name().map(str::to_owned) }).await;
+        assert_eq!(name.as_deref(), Some("plugins"));
+    }
+}

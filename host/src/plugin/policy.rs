@@ -1,0 +1,134 @@
+//! What one plugin may do and what it may cost: the administrator's settings, or the usual.
+//!
+//! `plugin` makes it when a component is loaded; `pool`, `grants` and `edit` hold calls to it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::bail;
+
+use super::about::About;
+use super::limits::{BUILT_IN_BUDGET, CALL_BUDGET, MEMORY};
+use super::variables::Values;
+use super::{Kind, Origin};
+use crate::config::install::{Allow, Isolation, OnFailure, PluginSettings};
+
+/// For one exchange of a middleware: a client waits for it.
+const FETCH_TIME: Duration = Duration::from_secs(5);
+/// Calls of one middleware that may run at the same time, on one worker.
+const RUNNING_AT_MOST: usize = 64;
+/// Of one body that is buffered.
+const BODY_AT_MOST: u64 = 1 << 20;
+
+/// What one plugin may do.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub allow: Allow,
+    /// Bytes of linear memory of one instance.
+    pub memory: usize,
+    /// CPU time of one call.
+    pub cpu: Duration,
+    /// CPU time of all calls together, in processor cores; 0: no limit.
+    pub share: f64,
+    /// For one exchange by `fetch`.
+    pub fetch: Duration,
+    /// Calls of one middleware that may run at the same time, on one worker.
+    pub instances: usize,
+    /// Bytes of one body that is buffered.
+    pub body: u64,
+    pub on_failure: OnFailure,
+    pub isolation: Isolation,
+}
+
+impl Policy {
+    /// Built-in plugins may use everything that middlewares may.
+    pub(super) fn new(origin: &Origin, settings: Option<&PluginSettings>) -> Self {
+        let is_built_in = *origin == Origin::BuiltIn;
+        let PluginSettings { mut allow, limits, on_failure, isolation } = settings.cloned().unwrap_or_default();
+        if is_built_in {
+            allow.shared = true;
+            allow.metrics = true;
+            allow.forwarding_headers = true;
+        }
+        let (cpu, share) = if is_built_in { (BUILT_IN_BUDGET, 0.0) } else { (CALL_BUDGET, half_of_the_cores()) };
+        Self {
+            allow,
+            memory: limits.memory.and_then(|memory| usize::try_from(memory).ok()).unwrap_or(MEMORY),
+            cpu: limits.cpu.unwrap_or(cpu),
+            share: limits.share.unwrap_or(share),
+            fetch: limits.fetch.unwrap_or(FETCH_TIME),
+            instances: limits.instances.unwrap_or(RUNNING_AT_MOST),
+            body: limits.body.unwrap_or(BODY_AT_MOST),
+            on_failure,
+            isolation,
+        }
+    }
+
+    /// Whether all that a plugin wants is granted. DNS providers get what they declare.
+    ///
+    /// # Errors
+    ///
+    /// What is missing, with the line to add.
+    pub(super) fn admits(&self, name: &str, kind: Kind, imports: &[String], about: &About) -> anyhow::Result<()> {
+        if about.guards && self.on_failure == OnFailure::Bypass {
+            bail!(
+                "it decides who may pass, so it cannot be left out when it fails: remove \
+                 `plugins.settings.{name}.onFailure`"
+            );
+        }
+        if kind == Kind::DnsProvider {
+            return Ok(());
+        }
+        let imports = |interface: &str| imports.iter().any(|import| import == interface);
+        for (interface, allowed) in [("shared", self.allow.shared), ("metrics", self.allow.metrics)] {
+            if imports(interface) && !allowed {
+                bail!("it may not use `{interface}`: to allow it, {}", line(name, &format!("{interface}: true")));
+            }
+        }
+        if let Some(origin) = about.origins.iter().find(|origin| !self.allow.fetch.contains(origin)) {
+            bail!("it may not reach `{origin}`: to allow it, {}", line(name, &format!("fetch: [\"{origin}\"]")));
+        }
+        if imports("fetch") && self.allow.fetch.is_empty() && about.urls.is_empty() {
+            let example = line(name, "fetch: [\"https://host.example\"]");
+            bail!("it may not use `fetch`: to allow it, {example} with the origins that it may reach");
+        }
+        let mut required = about.variables.iter().filter(|variable| variable.required);
+        if let Some(variable) = required.find(|variable| !self.allow.secrets.contains_key(&variable.name)) {
+            let variable = &variable.name;
+            bail!(
+                "it needs the secret `{variable}`: to give it, {}",
+                line(name, &format!("secrets: {{{variable}: {{env: {variable}}}}}"))
+            );
+        }
+        Ok(())
+    }
+
+    /// The values of the secrets that are granted.
+    ///
+    /// # Errors
+    ///
+    /// A variable is not set, or a file cannot be read.
+    pub(super) fn secrets(&self, name: &str) -> anyhow::Result<Values> {
+        Values::granted(name, &self.allow.secrets)
+    }
+
+    /// The files that secrets are in.
+    pub(super) fn secret_files(&self) -> impl Iterator<Item = &Path> {
+        self.allow.secrets.values().filter_map(|secret| secret.file.as_deref())
+    }
+}
+
+fn line(name: &str, grant: &str) -> String {
+    format!("write `plugins: {{settings: {{{name}: {{allow: {{{grant}}}}}}}}}` into the install file")
+}
+
+/// One plugin must not take the time of all others.
+fn half_of_the_cores() -> f64 {
+    std::thread::available_parallelism().map_or(1, usize::from) as f64 / 2.0
+}
+
+/// The settings by plugin name, whose case does not matter.
+pub(super) fn by_name(settings: &BTreeMap<String, PluginSettings>) -> BTreeMap<String, PluginSettings> {
+    settings.iter().map(|(name, settings)| (name.to_lowercase(), settings.clone())).collect()
+}
