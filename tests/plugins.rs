@@ -307,6 +307,7 @@ async fn what_a_plugin_must_not_do_is_answered_with_500() {
         "editsConnection",
         "repliesWithInformational",
         "remembersTooMuch",
+        "asksForFilter",
     ] {
         let proxy = with_misbehaving(how, &backend).await;
         for _ in 0..2 {
@@ -335,7 +336,7 @@ async fn a_configuration_that_a_plugin_refuses_closes_its_route() {
     for (how, message) in [
         ("trapsInInit", "`init` failed: "),
         ("refusesInInit", "like `refusesInInit`: write another way"),
-        ("wantsBodies", "the plan asks for request bodies, which this version of weir does not hand over yet"),
+        ("wantsBodies", "the plan asks for request bodies, but not for `on-request`, which would read them"),
         ("nonsense", "read the options: unknown variant `nonsense`"),
         ("[]", "this is a list where text is wanted"),
         ("'', why: not", "`why`"),

@@ -24,7 +24,7 @@ use hyper::body::Incoming;
 use self::pool::Place;
 pub use self::pool::Pools;
 use self::sender::{Sender, Sent};
-use crate::http::{Body, Connection, Failure, Request, Response};
+use crate::http::{Body, Broken, Connection, Failure, Request, Response};
 
 /// Where and how a server is reached. Equal upstreams of two snapshots are one and the same, with their connections.
 #[derive(Debug)]
@@ -316,21 +316,9 @@ fn is_reset(error: &hyper::Error) -> bool {
     false
 }
 
-/// Whether a request's body is not framed as it should be: hyper says so in its error's causes.
-fn is_malformed(error: &hyper::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            return matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData);
-        }
-        cause = error.source();
-    }
-    false
-}
-
 fn failure(error: hyper::Error) -> Failure {
-    if error.is_user() && is_malformed(&error) {
-        return Failure::BadRequest("malformed content");
+    if let Some(broken) = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<Broken>()) {
+        return broken.of_request();
     }
     if error.is_user() || error.is_body_write_aborted() {
         return Failure::ClientGone;

@@ -3,19 +3,19 @@
 //! Every station of a request imports it; it imports none of them. It never reads a socket and never decides where a
 //! request goes.
 
+mod body;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request, response};
-use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
+
+pub use self::body::{Ahead, Body, Broken, Observer, may_be_trailer};
 
 pub static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub static X_CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
@@ -111,202 +111,6 @@ pub fn routing_host(authority: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
 
-/// A message body: nothing, bytes at hand, or a stream from the network.
-pub struct Body {
-    content: Content,
-    /// Whether fields that follow the content are left out.
-    ends_with_content: bool,
-    /// Called once when a stream has ended cleanly; dropped uncalled when it broke or was abandoned.
-    on_end: Option<Box<dyn FnOnce()>>,
-    observer: Option<Box<dyn Observer>>,
-}
-
-enum Content {
-    Empty,
-    Full(Bytes),
-    Stream(Incoming),
-}
-
-/// Sees what flows through a body, for accounting. Dropped with the body.
-pub trait Observer {
-    /// So many more bytes were handed to the connection.
-    fn data(&mut self, bytes: usize);
-
-    /// More was asked for, and there is none yet.
-    fn waits(&mut self) {}
-
-    /// Ready when the connection takes more; until then nothing is read for it.
-    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-}
-
-impl Body {
-    pub const fn empty() -> Self {
-        Self { content: Content::Empty, ends_with_content: false, on_end: None, observer: None }
-    }
-
-    /// Leaves trailers out, as RFC 9110 (section 6.5.1) allows: a server may take them for what a header has said.
-    pub const fn without_trailers(mut self) -> Self {
-        self.ends_with_content = true;
-        self
-    }
-
-    /// Calls `action` when the body has been read to its end without an error.
-    pub fn on_end(mut self, action: impl FnOnce() + 'static) -> Self {
-        if http_body::Body::is_end_stream(&self) {
-            action();
-        } else {
-            self.on_end = Some(Box::new(action));
-        }
-        self
-    }
-
-    pub fn observed(mut self, observer: impl Observer + 'static) -> Self {
-        self.observer = Some(Box::new(observer));
-        self
-    }
-
-    fn end(&mut self) {
-        if let Some(action) = self.on_end.take() {
-            action();
-        }
-    }
-}
-
-impl Default for Body {
-    fn default() -> Self {
-        Self::empty()
-    }
-}
-
-impl From<Bytes> for Body {
-    fn from(bytes: Bytes) -> Self {
-        let content = if bytes.is_empty() { Content::Empty } else { Content::Full(bytes) };
-        Self { content, ..Self::empty() }
-    }
-}
-
-impl From<&'static str> for Body {
-    fn from(text: &'static str) -> Self {
-        Bytes::from_static(text.as_bytes()).into()
-    }
-}
-
-impl From<Incoming> for Body {
-    fn from(incoming: Incoming) -> Self {
-        Self { content: Content::Stream(incoming), ..Self::empty() }
-    }
-}
-
-impl http_body::Body for Body {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let is_stream = matches!(self.content, Content::Stream(_));
-        if let Some(observer) = self.observer.as_mut().filter(|_| is_stream) {
-            ready!(observer.poll_room(context));
-        }
-        let frame = match &mut self.content {
-            Content::Empty => None,
-            Content::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                self.content = Content::Empty;
-                Some(Ok(Frame::data(bytes)))
-            }
-            Content::Stream(incoming) => match Pin::new(incoming).poll_frame(context) {
-                Poll::Pending => {
-                    if let Some(observer) = &mut self.observer {
-                        observer.waits();
-                    }
-                    return Poll::Pending;
-                }
-                Poll::Ready(Some(Ok(frame))) if self.ends_with_content && frame.is_trailers() => None,
-                Poll::Ready(mut frame) => {
-                    if let Some(Ok(frame)) = &mut frame
-                        && let Some(trailers) = frame.trailers_mut()
-                    {
-                        strip_trailers(trailers);
-                    }
-                    frame
-                }
-            },
-        };
-        match &frame {
-            Some(Ok(frame)) => {
-                if let (Some(observer), Some(data)) = (&mut self.observer, frame.data_ref()) {
-                    observer.data(data.len());
-                }
-                if frame.is_trailers() || self.is_end_stream() {
-                    self.end();
-                }
-            }
-            Some(Err(_)) => self.on_end = None,
-            None => self.end(),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Empty => true,
-            Content::Full(_) => false,
-            Content::Stream(incoming) => incoming.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Empty => SizeHint::with_exact(0),
-            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Stream(incoming) => incoming.size_hint(),
-        }
-    }
-}
-
-/// Removes what only a head may say (RFC 9110, section 6.5.1): how the message is framed, where it goes, who sends it and
-/// how it is to be understood. Whoever merges trailers into a head would believe it.
-fn strip_trailers(trailers: &mut HeaderMap) {
-    const NEVER: [HeaderName; 20] = [
-        header::AUTHORIZATION,
-        header::CACHE_CONTROL,
-        header::CONNECTION,
-        header::CONTENT_ENCODING,
-        header::CONTENT_LENGTH,
-        header::CONTENT_RANGE,
-        header::CONTENT_TYPE,
-        header::COOKIE,
-        header::EXPECT,
-        header::HOST,
-        header::LOCATION,
-        header::MAX_FORWARDS,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::SET_COOKIE,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::WWW_AUTHENTICATE,
-    ];
-    const NEVER_EITHER: [&str; 4] = ["forwarded", "keep-alive", "proxy-connection", "x-real-ip"];
-
-    let forbidden: Vec<HeaderName> = trailers
-        .keys()
-        .filter(|name| {
-            NEVER.contains(name) || NEVER_EITHER.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-")
-        })
-        .cloned()
-        .collect();
-    for name in forbidden {
-        trailers.remove(name);
-    }
-}
-
 /// Runs HTTP/2's tasks on the worker that owns the connection.
 #[derive(Clone, Copy)]
 pub struct LocalExecutor;
@@ -345,6 +149,8 @@ pub enum Failure {
     ServerTimeout(&'static str),
     /// 499, for the log alone: the client gave up.
     ClientGone,
+    /// 413: a middleware wants the whole of a body that is longer than it may be.
+    ContentTooLarge,
     /// 500: a middleware's plugin failed.
     Plugin(String),
     /// 500: a mistake of the proxy's own, which ends this request alone.
@@ -366,6 +172,7 @@ impl Failure {
             Self::Refused(status, _) => *status,
             Self::NoRouter => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RouterDisabled | Self::NoServer | Self::Overloaded | Self::PluginBusy(_) | Self::PluginOpen(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -395,6 +202,7 @@ impl Failure {
             }
             Self::Misdirected => plain_text(self.status(), "Misdirected Request\n"),
             Self::Overloaded => overloaded(self.status()),
+            Self::ContentTooLarge => plain_text(self.status(), "Request Entity Too Large"),
             Self::BadRequest(reason) => bad_request(reason),
             Self::Refused(status, _) => empty(*status),
             _ => status_text(self.status()),
@@ -416,6 +224,7 @@ impl fmt::Display for Failure {
             Self::BadAnswer(cause) => write!(out, "bad answer: {}", Causes(cause.as_ref())),
             Self::ServerTimeout(what) => write!(out, "server timeout: {what}"),
             Self::ClientGone => out.write_str("the client closed the connection"),
+            Self::ContentTooLarge => out.write_str("a middleware wants the whole of a body that is too long"),
             Self::Plugin(reason) | Self::PluginTimeout(reason) => write!(out, "plugin failed: {reason}"),
             Self::Panic(message) => write!(out, "panicked: {message}"),
             Self::PluginBusy(name) => {
@@ -514,22 +323,6 @@ mod tests {
             fields[3].1 = key;
             assert!(!asks("GET", &fields), "{key}");
         }
-    }
-
-    #[test]
-    fn trailers_say_nothing_that_belongs_in_a_head() {
-        let names =
-            ["grpc-status", "X-Checksum", "Content-Length", "host", "TE", "X-Forwarded-For", "Keep-Alive", "Cookie"];
-        let mut trailers = HeaderMap::new();
-        for name in names {
-            let name = HeaderName::from_bytes(name.as_bytes()).expect("a field name");
-            trailers.append(name.clone(), HeaderValue::from_static("1"));
-            trailers.append(name, HeaderValue::from_static("2"));
-        }
-        strip_trailers(&mut trailers);
-        let mut left: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["grpc-status", "x-checksum"]);
     }
 
     #[test]

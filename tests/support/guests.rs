@@ -23,7 +23,7 @@ const NOT_FOR_GUESTS: [&str; 8] = [
     "RUSTDOC",
     "RUSTFLAGS",
 ];
-const GUESTS: [&str; 6] = ["fetches", "misbehaves", "oversteps", "shares", "stamps", "stamps-again"];
+const GUESTS: [&str; 7] = ["bodies", "fetches", "misbehaves", "oversteps", "shares", "stamps", "stamps-again"];
 
 /// The component of a folder of `tests/guests`. All are compiled to machine code too, so that no test waits for it.
 pub(crate) async fn guest(name: &str) -> Vec<u8> {
@@ -32,7 +32,7 @@ pub(crate) async fn guest(name: &str) -> Vec<u8> {
     let folder = FOLDER
         .get_or_init(async || {
             let folder = tokio::task::spawn_blocking(build).await.expect("the guests are built");
-            let host = Host::new(Some(proxy::cache()), 1, &BTreeMap::new()).expect("a WebAssembly engine");
+            let host = Host::new(Some(proxy::cache()), None, 1, &BTreeMap::new()).expect("a WebAssembly engine");
             Plugins::scan(&host, &folder, &Wanted::All, &Plugins::default()).await;
             folder
         })

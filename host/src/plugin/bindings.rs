@@ -13,6 +13,21 @@ pub(super) mod middleware {
     });
 }
 
+/// Of a middleware that works on bodies, beside its other exports.
+pub(super) mod filter {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "
+            package weir:host;
+            world filter {
+                export weir:plugin/body-filter@0.1.0;
+            }
+        ",
+        exports: { default: async },
+        with: { "weir:plugin/types": super::middleware::weir::plugin::types },
+    });
+}
+
 pub(super) mod dns_provider {
     wasmtime::component::bindgen!({
         path: "../wit",

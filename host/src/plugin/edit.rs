@@ -2,23 +2,24 @@
 //!
 //! `plugin` calls it on everything that comes back from a guest. It never trusts a name, a value or a status.
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::bindings::middleware::exports::weir::plugin::middleware as wit;
 use super::bindings::middleware::weir::plugin::types;
-use crate::http::{Response, X_FORWARDED_FOR, may_be_taken_for};
+use crate::http::{Response, X_FORWARDED_FOR, may_be_taken_for, may_be_trailer};
 
 /// The most header bytes that one verdict may set: names, values and 32 for each (as RFC 9113, section 6.5.2, counts).
 const HEADER_BYTES_AT_MOST: usize = 128 << 10;
 const HEADERS_AT_MOST: usize = 100;
 
 /// Fields that frame the message or belong to one connection (RFC 9110, section 7.6.1): the host alone writes them.
-const FRAMING: [HeaderName; 8] = [
+const FRAMING: [HeaderName; 7] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
     header::TE,
-    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
     HeaderName::from_static("keep-alive"),
@@ -34,6 +35,19 @@ pub struct Plan {
     pub response_edits: Vec<FixedEdit>,
     pub(super) request_headers: Vec<HeaderName>,
     pub(super) response_headers: Vec<HeaderName>,
+    pub(super) request_body: BodyMode,
+    pub(super) response_body: BodyMode,
+}
+
+/// How much of a body is at hand when a call comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum BodyMode {
+    #[default]
+    None,
+    /// So many bytes, or all.
+    Peek(u64),
+    /// All of it, which is not more than so many bytes.
+    Buffered(u64),
 }
 
 /// An edit that holds for every message, with the transport it is for.
@@ -72,6 +86,28 @@ impl FixedEdit {
     }
 }
 
+impl fmt::Display for FixedEdit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.edit)?;
+        match self.transport {
+            wit::Transport::Any => Ok(()),
+            wit::Transport::Plain => out.write_str(", without TLS"),
+            wit::Transport::Tls => out.write_str(", with TLS"),
+        }
+    }
+}
+
+impl fmt::Display for HeaderEdit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        match self {
+            Self::Set(name, text) => write!(out, "set {name}: {}", value(text)),
+            Self::Append(name, text) => write!(out, "append {name}: {}", value(text)),
+            Self::Remove(name) => write!(out, "remove {name}"),
+        }
+    }
+}
+
 impl HeaderEdit {
     /// As [`Self::apply`]; and no spelling remains in which a client says itself what a middleware says of it, or takes
     /// away. `X_User` beside `X-User` is the same variable to many an application.
@@ -97,19 +133,30 @@ impl HeaderEdit {
 }
 
 pub(super) fn plan(plan: wit::Plan) -> Result<Plan, String> {
-    for (mode, what) in [(plan.request_body, "request"), (plan.response_body, "response")] {
-        if !matches!(mode, wit::BodyMode::None) {
-            return Err(format!("the plan asks for {what} bodies, which this version of weir does not hand over yet"));
-        }
-    }
+    let on_request = plan.phases.contains(wit::Phases::REQUEST);
+    let on_response = plan.phases.contains(wit::Phases::RESPONSE);
     Ok(Plan {
-        on_request: plan.phases.contains(wit::Phases::REQUEST),
-        on_response: plan.phases.contains(wit::Phases::RESPONSE),
+        on_request,
+        on_response,
         request_edits: plan.request_edits.into_iter().map(fixed_edit).collect::<Result<_, _>>()?,
         response_edits: plan.response_edits.into_iter().map(fixed_edit).collect::<Result<_, _>>()?,
         request_headers: plan.request_headers.iter().map(|name| header_name(name)).collect::<Result<_, _>>()?,
         response_headers: plan.response_headers.iter().map(|name| header_name(name)).collect::<Result<_, _>>()?,
+        request_body: body_mode(plan.request_body, on_request, "request")?,
+        response_body: body_mode(plan.response_body, on_response, "response")?,
     })
+}
+
+fn body_mode(mode: wit::BodyMode, is_called: bool, what: &str) -> Result<BodyMode, String> {
+    let mode = match mode {
+        wit::BodyMode::None | wit::BodyMode::Peek(0) => BodyMode::None,
+        wit::BodyMode::Peek(bytes) => BodyMode::Peek(bytes.into()),
+        wit::BodyMode::Buffered(bytes) => BodyMode::Buffered(bytes),
+    };
+    if mode != BodyMode::None && !is_called {
+        return Err(format!("the plan asks for {what} bodies, but not for `on-{what}`, which would read them"));
+    }
+    Ok(mode)
 }
 
 fn fixed_edit(fixed: wit::FixedEdit) -> Result<FixedEdit, String> {
@@ -128,8 +175,14 @@ pub(super) fn header_edits(edits: Vec<types::HeaderEdit>) -> Result<Vec<HeaderEd
 
 fn header_edit(edit: types::HeaderEdit) -> Result<HeaderEdit, String> {
     Ok(match edit {
-        types::HeaderEdit::Set((name, value)) => HeaderEdit::Set(editable(&name)?, header_value(&name, value)?),
-        types::HeaderEdit::Append((name, value)) => HeaderEdit::Append(editable(&name)?, header_value(&name, value)?),
+        types::HeaderEdit::Set(line) => {
+            let (name, value) = field(line)?;
+            HeaderEdit::Set(name, value)
+        }
+        types::HeaderEdit::Append(line) => {
+            let (name, value) = field(line)?;
+            HeaderEdit::Append(name, value)
+        }
         types::HeaderEdit::Remove(name) => HeaderEdit::Remove(editable(&name)?),
     })
 }
@@ -137,11 +190,19 @@ fn header_edit(edit: types::HeaderEdit) -> Result<HeaderEdit, String> {
 pub(super) fn reply(reply: types::Reply) -> Result<Response, String> {
     let mut response = Response::new(Bytes::from(reply.body).into());
     *response.status_mut() = final_status(reply.status)?;
-    check_size(reply.headers.iter().map(|(name, value)| name.len() + value.len() + 32))?;
-    for (name, value) in reply.headers {
-        response.headers_mut().append(editable(&name)?, header_value(&name, value)?);
-    }
+    *response.headers_mut() = fields(reply.headers)?;
     Ok(response)
+}
+
+/// Field lines of a guest's own, of a head or after a body.
+pub(super) fn fields(lines: Vec<types::Header>) -> Result<HeaderMap, String> {
+    check_size(lines.iter().map(|(name, value)| name.len() + value.len() + 32))?;
+    let mut fields = HeaderMap::new();
+    for line in lines {
+        let (name, value) = field(line)?;
+        fields.append(name, value);
+    }
+    Ok(fields)
 }
 
 /// A status that ends an exchange: 1xx answers are the host's.
@@ -162,6 +223,24 @@ fn check_size(sizes: impl ExactSizeIterator<Item = usize>) -> Result<(), String>
         return Err(format!(
             "{bytes} bytes of header fields are too many: at most {HEADER_BYTES_AT_MOST} are accepted"
         ));
+    }
+    Ok(())
+}
+
+fn field((name, value): types::Header) -> Result<(HeaderName, HeaderValue), String> {
+    let (field, value) = (editable(&name)?, header_value(&name, value)?);
+    if field == header::TRAILER {
+        check_announced(&value)?;
+    }
+    Ok((field, value))
+}
+
+/// `Trailer` may name what may come after a body, and nothing that a head alone may say.
+fn check_announced(names: &HeaderValue) -> Result<(), String> {
+    for name in names.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+        if !HeaderName::from_bytes(name).is_ok_and(|name| may_be_trailer(&name)) {
+            return Err(format!("{:?} cannot be a trailer", String::from_utf8_lossy(name)));
+        }
     }
     Ok(())
 }
@@ -252,6 +331,37 @@ mod tests {
         }
         let injection = types::HeaderEdit::Set(("x".to_owned(), b"1\r\nx-evil: 1".to_vec()));
         assert!(header_edits(vec![injection]).is_err());
+    }
+
+    #[test]
+    fn only_what_may_be_a_trailer_is_announced() {
+        for (names, accepted) in [
+            ("x-sum", true),
+            ("X-Sum , Grpc-Status", true),
+            ("", false),
+            ("x-sum,", false),
+            ("content-length", false),
+            ("x-sum, host", false),
+            ("a b", false),
+        ] {
+            let edit = types::HeaderEdit::Append(("trailer".to_owned(), names.as_bytes().to_vec()));
+            assert_eq!(header_edits(vec![edit]).is_ok(), accepted, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_asked_for_with_the_call_that_reads_it() {
+        for (mode, is_called, expected) in [
+            (wit::BodyMode::None, false, Ok(BodyMode::None)),
+            (wit::BodyMode::Peek(0), false, Ok(BodyMode::None)),
+            (wit::BodyMode::Peek(9), true, Ok(BodyMode::Peek(9))),
+            (wit::BodyMode::Buffered(0), true, Ok(BodyMode::Buffered(0))),
+            (wit::BodyMode::Buffered(u64::MAX), true, Ok(BodyMode::Buffered(u64::MAX))),
+            (wit::BodyMode::Peek(9), false, Err(())),
+            (wit::BodyMode::Buffered(0), false, Err(())),
+        ] {
+            assert_eq!(body_mode(mode, is_called, "request").map_err(drop), expected, "{mode:?}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::limits::{self, Limits};
 use super::metrics::Published;
 use super::shared::Scopes;
 use super::usage::Usage;
-use crate::http::{Connection, Request};
+use crate::http::{Ahead, Connection, Request};
 
 /// The interfaces that plugins of a kind may import.
 pub(super) const fn offered(kind: Kind) -> &'static [&'static str] {
@@ -48,6 +48,8 @@ pub struct Message;
 /// What a store holds: the message on loan during a call, and the guest's limits.
 pub(super) struct State {
     pub(super) headers: HeaderMap,
+    /// What the plan asked to have of the message's body.
+    pub(super) body: Option<Box<Ahead>>,
     pub(super) exchange: Option<Exchange>,
     /// The middleware and the router that the call is for, where the guest may tell them apart.
     pub(super) usage: Option<Arc<Usage>>,
@@ -89,6 +91,7 @@ impl State {
         table.set_max_capacity(HANDLES_AT_MOST);
         Self {
             headers: HeaderMap::new(),
+            body: None,
             exchange: None,
             usage: None,
             worker: 0,
@@ -162,13 +165,12 @@ impl exchange::HostMessage for State {
         self.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
     }
 
-    /// No plan that asks for a body is accepted yet, so there is none to hand over.
     fn body(&mut self, _: Resource<Message>) -> Vec<u8> {
-        Vec::new()
+        self.body.as_ref().map(|ahead| ahead.pieces.concat()).unwrap_or_default()
     }
 
     fn body_complete(&mut self, _: Resource<Message>) -> bool {
-        false
+        self.body.as_ref().is_some_and(|ahead| ahead.is_all)
     }
 
     /// Guests only ever borrow a message.

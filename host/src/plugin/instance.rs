@@ -9,17 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http_body::Body as _;
 use wasmtime::component::Resource;
 
-use super::Step;
 use super::bindings::middleware::exports::weir::plugin::middleware as wit;
-use super::edit::{self, HeaderEdit};
+use super::edit::{self, BodyMode, HeaderEdit};
+use super::filter::{Direction, Wanted};
 use super::imports::{Exchange, Message};
 use super::pool::{Instance, Lease, Pool};
 use super::usage::Cause;
-use crate::http::{Connection, Failure, Request, Response, ResponseHead};
+use super::{Plugin, Step, body, filter};
+use crate::http::{Body, Connection, Failure, Request, Response, ResponseHead};
 use crate::target;
 
 /// The most that a guest may hand from its request phase to its response phase.
@@ -50,6 +52,10 @@ impl Instances {
     /// Calls `on-request` and applies what it answers to the request.
     pub async fn on_request(&self, step: &Step, request: &mut Request) -> Result<RequestVerdict, Failure> {
         let plugin = &step.configured;
+        let ahead = match plugin.plan.request_body {
+            BodyMode::None => None,
+            _ => Some(Box::pin(body::of_request(plugin, request)).await?),
+        };
         let mut lease = self.take(step).await?;
         let exchange = plugin.asks_for_connection().then(|| Exchange::of(request));
         let Request { head, connection, hops, .. } = &mut *request;
@@ -62,6 +68,7 @@ impl Instances {
             headers: named(&head.headers, &plugin.plan.request_headers),
         };
         let instance = lease.enter(&mut head.headers, exchange, *hops);
+        instance.store.data_mut().body = ahead;
         let answer = if plugin.pace.is_slow() {
             on_request_aside(&mut lease, subject).await
         } else {
@@ -72,7 +79,14 @@ impl Instances {
             let reason = format!("its state has {} bytes: at most {STATE_BYTES_AT_MOST} are kept", state.len());
             return Err(lease.failed(Cause::Answer, &reason));
         }
-        apply_to_request(verdict, state, request).map_err(|reason| lease.failed(Cause::Answer, &reason))
+        let applied = apply_to_request(verdict, state, request)
+            .and_then(|(verdict, filter)| Ok((verdict, wanted(&plugin.plugin, filter)?)));
+        let (verdict, filter) = applied.map_err(|reason| lease.failed(Cause::Answer, &reason))?;
+        drop(lease);
+        match filter {
+            Some(filter) => Box::pin(self.filter_request(step, filter, request, verdict)).await,
+            None => Ok(verdict),
+        }
     }
 
     /// Calls `on-response` and applies what it answers. An answer may replace the response.
@@ -82,29 +96,79 @@ impl Instances {
         state: &[u8],
         exchange: Option<Exchange>,
         hops: u8,
-        response: Response,
+        mut response: Response,
     ) -> Result<Response, Failure> {
+        let ahead = match step.configured.plan.response_body {
+            BodyMode::None => None,
+            _ => Some(Box::pin(body::of_response(&step.configured, &mut response)).await?),
+        };
         let mut lease = self.take(step).await?;
         let (mut head, body) = response.into_parts();
         let values = named(&head.headers, &step.configured.plan.response_headers);
         let status = head.status.as_u16();
+        let facts = exchange.clone().filter(|_| step.configured.plugin.filter.is_some());
         let instance = lease.enter(&mut head.headers, exchange, hops);
+        instance.store.data_mut().body = ahead;
         let answer = if step.configured.pace.is_slow() {
             on_response_aside(&mut lease, status, state.to_vec(), values).await
         } else {
             instance.on_response(status, state, &values).await
         };
         let verdict = lease.leave(&mut head.headers, answer)?;
-        apply_to_response(verdict, &mut head)
-            .map(|replacement| match replacement {
-                Replacement::None => Response::from_parts(head, body),
-                Replacement::Body(bytes) => {
-                    head.headers.remove(http::header::CONTENT_LENGTH);
-                    Response::from_parts(head, bytes.into())
-                }
-                Replacement::Whole(response) => response,
-            })
-            .map_err(|reason| lease.failed(Cause::Answer, &reason))
+        let applied = apply_to_response(verdict, head, body)
+            .and_then(|(response, filter)| Ok((response, wanted(&step.configured.plugin, filter)?)));
+        let changed = applied.map_err(|reason| lease.failed(Cause::Answer, &reason))?;
+        drop(lease);
+        match changed {
+            (response, None) => Ok(response),
+            (response, Some(filter)) => Box::pin(self.filter_response(step, filter, (facts, hops), response)).await,
+        }
+    }
+
+    /// Puts the plugin's filter around the body. A wait comes before, since an instance is held from then on.
+    async fn filter_request(
+        &self,
+        step: &Step,
+        wanted: Wanted,
+        request: &mut Request,
+        mut verdict: RequestVerdict,
+    ) -> Result<RequestVerdict, Failure> {
+        if let RequestVerdict::Delay(delay, state) = verdict {
+            tokio::time::sleep(delay).await;
+            verdict = RequestVerdict::Continue(state);
+        }
+        if !request.body.is_end_stream() {
+            request.head.headers.remove(CONTENT_LENGTH);
+            let exchange = step.configured.asks_for_connection().then(|| Exchange::of(request));
+            let about = (exchange, request.hops);
+            let lease = self.pool(step).hold(step.clone(), self.worker).await?;
+            let body = std::mem::take(&mut request.body);
+            let filtered = filter::filtered(lease, wanted, Direction::Request, about, body).await?;
+            request.body = filtered.without_trailers();
+        }
+        Ok(verdict)
+    }
+
+    /// The same for a response. The length that is removed from one to HEAD is not that of what GET gets.
+    async fn filter_response(
+        &self,
+        step: &Step,
+        wanted: Wanted,
+        about: (Option<Exchange>, u8),
+        response: Response,
+    ) -> Result<Response, Failure> {
+        let (mut head, mut body) = response.into_parts();
+        head.headers.remove(CONTENT_LENGTH);
+        if !body.is_end_stream() {
+            let lease = self.pool(step).hold(step.clone(), self.worker).await?;
+            body = filter::filtered(lease, wanted, Direction::Response, about, body).await?;
+        }
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// Makes an instance before any request asks for one. Answers the bytes of memory that it has after `init`.
+    pub async fn start(&self, step: &Step) -> anyhow::Result<usize> {
+        self.pool(step).start().await
     }
 
     /// Forgets the instances of plugins that no configuration names any more, and those that were not needed lately.
@@ -210,19 +274,21 @@ fn bytes(values: &[Option<HeaderValue>]) -> Vec<Option<&[u8]>> {
     values.iter().map(|value| value.as_ref().map(HeaderValue::as_bytes)).collect()
 }
 
+fn wanted(plugin: &Plugin, state: Option<Vec<u8>>) -> Result<Option<Wanted>, String> {
+    state.map(|state| Wanted::of(plugin, state)).transpose()
+}
+
+/// Answers too with the state of the filter that is asked for.
 fn apply_to_request(
     verdict: wit::RequestVerdict,
     state: Vec<u8>,
     request: &mut Request,
-) -> Result<RequestVerdict, String> {
+) -> Result<(RequestVerdict, Option<Vec<u8>>), String> {
     let edit = match verdict {
-        wit::RequestVerdict::Pass => return Ok(RequestVerdict::Continue(state)),
-        wit::RequestVerdict::Reply(reply) => return edit::reply(reply).map(RequestVerdict::Reply),
+        wit::RequestVerdict::Pass => return Ok((RequestVerdict::Continue(state), None)),
+        wit::RequestVerdict::Reply(reply) => return Ok((RequestVerdict::Reply(edit::reply(reply)?), None)),
         wit::RequestVerdict::Edit(edit) => edit,
     };
-    if edit.filter.is_some() {
-        return Err("it asks for a body filter, which this version of weir does not run yet".to_owned());
-    }
     let edits = edit::header_edits(edit.headers)?;
     let head = &mut request.head;
     if let Some(method) = edit.method {
@@ -240,34 +306,38 @@ fn apply_to_request(
         head.headers.insert(HOST, value);
     }
     if let Some(body) = edit.body {
-        head.headers.remove(http::header::CONTENT_LENGTH);
+        head.headers.remove(CONTENT_LENGTH);
+        if !body.is_empty() {
+            head.headers.insert(CONTENT_LENGTH, body.len().into());
+        }
         request.body = Bytes::from(body).into();
     }
-    match edit.delay_ms {
-        0 => Ok(RequestVerdict::Continue(state)),
-        delay => Ok(RequestVerdict::Delay(Duration::from_millis(delay.into()), state)),
-    }
+    let verdict = match edit.delay_ms {
+        0 => RequestVerdict::Continue(state),
+        delay => RequestVerdict::Delay(Duration::from_millis(delay.into()), state),
+    };
+    Ok((verdict, edit.filter))
 }
 
-enum Replacement {
-    None,
-    Body(Bytes),
-    Whole(Response),
-}
-
-fn apply_to_response(verdict: wit::ResponseVerdict, head: &mut ResponseHead) -> Result<Replacement, String> {
+/// Answers too with the state of the filter that is asked for.
+fn apply_to_response(
+    verdict: wit::ResponseVerdict,
+    mut head: ResponseHead,
+    mut body: Body,
+) -> Result<(Response, Option<Vec<u8>>), String> {
     let edit = match verdict {
-        wit::ResponseVerdict::Pass => return Ok(Replacement::None),
-        wit::ResponseVerdict::Reply(reply) => return edit::reply(reply).map(Replacement::Whole),
+        wit::ResponseVerdict::Pass => return Ok((Response::from_parts(head, body), None)),
+        wit::ResponseVerdict::Reply(reply) => return Ok((edit::reply(reply)?, None)),
         wit::ResponseVerdict::Edit(edit) => edit,
     };
-    if edit.filter.is_some() {
-        return Err("it asks for a body filter, which this version of weir does not run yet".to_owned());
-    }
     let edits = edit::header_edits(edit.headers)?;
     if let Some(status) = edit.status {
         head.status = edit::final_status(status)?;
     }
     edits.iter().for_each(|edit| edit.apply(&mut head.headers));
-    Ok(edit.body.map_or(Replacement::None, |body| Replacement::Body(body.into())))
+    if let Some(bytes) = edit.body {
+        head.headers.remove(CONTENT_LENGTH);
+        body = Bytes::from(bytes).into();
+    }
+    Ok((Response::from_parts(head, body), edit.filter))
 }

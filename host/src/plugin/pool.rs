@@ -4,6 +4,7 @@
 //! `instance` takes a [`Lease`] for each call. An instance is held only while a call runs. What a call may cost is
 //! settled here, what it is about there.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use http::HeaderMap;
 use tokio::time::timeout;
-use wasmtime::Store;
+use wasmtime::{Store, component};
 
 use super::bindings::middleware::MiddlewarePlugin;
 use super::edit::{self, Plan};
@@ -24,7 +25,7 @@ use super::limits::{self, INIT_BUDGET, TICK, allow, trap_reason};
 use super::usage::Cause;
 use super::{Configured, Step, opaque};
 use crate::config::install::Isolation;
-use crate::http::Failure;
+use crate::http::{Broken, Failure};
 
 /// For `init` with all that it waits for.
 const INIT_TIME: Duration = Duration::from_secs(10);
@@ -39,17 +40,25 @@ const GROWTH_AT_MOST: usize = 1 << 20;
 /// Handles that an instance may have left lying about when a call ends.
 const HANDLES_AT_MOST: usize = 256;
 
+/// Bodies that are cut are logged once in this time, so that a bad filter does not fill the disk.
+const CUT_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
 pub(super) struct Pool {
     of: Weak<Configured>,
     idle: RefCell<Vec<Instance>>,
     /// The fewest idle ones since they were last looked at: so many were not needed.
     not_needed: Cell<usize>,
-    running: Cell<usize>,
+    /// Instances in use, by [`Use`].
+    running: [Cell<usize>; 2],
+    /// When a body was last said to have been cut.
+    said: Cell<Option<Instant>>,
 }
 
 pub(super) struct Instance {
     pub(super) store: Store<State>,
     pub(super) guest: MiddlewarePlugin,
+    /// All of its exports.
+    pub(super) component: component::Instance,
     gauge: Gauge,
     /// Bytes of memory after `init`.
     memory_at_first: usize,
@@ -70,11 +79,19 @@ struct Gauge {
     memory: usize,
 }
 
-/// An instance for the time of one call. Dropped in the middle of a call (the client has gone, or the guest has
+/// What an instance is taken for. Bodies take as long as their clients like, and calls need not wait for them.
+#[derive(Clone, Copy)]
+enum Use {
+    Call,
+    Body,
+}
+
+/// An instance for the time of one call, or of one body. Dropped in the middle (the client has gone, or the guest has
 /// trapped) it drops the instance, whose memory nobody may see again.
 pub(super) struct Lease<'a> {
     pool: Rc<Pool>,
-    step: &'a Step,
+    step: Cow<'a, Step>,
+    purpose: Use,
     worker: usize,
     instance: Option<Instance>,
     began: Instant,
@@ -84,7 +101,13 @@ pub(super) struct Lease<'a> {
 
 impl Pool {
     pub(super) fn of(plugin: &Arc<Configured>) -> Self {
-        Self { of: Arc::downgrade(plugin), idle: RefCell::default(), not_needed: Cell::new(0), running: Cell::new(0) }
+        Self {
+            of: Arc::downgrade(plugin),
+            idle: RefCell::default(),
+            not_needed: Cell::new(0),
+            running: Default::default(),
+            said: Cell::new(None),
+        }
     }
 
     /// Whether a configuration or a call still needs it. Drops the instances that were not needed since the last time,
@@ -94,11 +117,29 @@ impl Pool {
         let kept = idle.len() - self.not_needed.get().saturating_sub(1).min(idle.len());
         idle.truncate(kept);
         self.not_needed.set(kept);
-        self.of.strong_count() > 0 || self.running.get() > 0
+        self.of.strong_count() > 0 || self.running.iter().any(|running| running.get() > 0)
     }
 
-    /// An idle instance, or a new one.
+    /// Makes one more idle instance, and says how many bytes of memory it has.
+    pub(super) async fn start(&self) -> anyhow::Result<usize> {
+        let plugin = self.of.upgrade().context("its configuration has gone")?;
+        let (instance, _) = Box::pin(initialised(&plugin)).await?;
+        let memory = instance.memory_at_first;
+        self.idle.borrow_mut().push(instance);
+        Ok(memory)
+    }
+
+    /// An idle instance, or a new one, for one call.
     pub(super) async fn take(self: Rc<Self>, step: &Step, worker: usize) -> Result<Lease<'_>, Failure> {
+        self.lease(Cow::Borrowed(step), Use::Call, worker).await
+    }
+
+    /// The same for as long as a body flows.
+    pub(super) async fn hold(self: Rc<Self>, step: Step, worker: usize) -> Result<Lease<'static>, Failure> {
+        self.lease(Cow::Owned(step), Use::Body, worker).await
+    }
+
+    async fn lease(self: Rc<Self>, step: Cow<'_, Step>, purpose: Use, worker: usize) -> Result<Lease<'_>, Failure> {
         let plugin = &step.configured;
         let refused = |cause, failure: fn(String) -> Failure| {
             step.usage.failed(worker, cause);
@@ -107,17 +148,17 @@ impl Pool {
         if plugin.breaker.is_open() {
             return refused(Cause::Open, Failure::PluginOpen);
         }
-        let running = self.running.get();
+        let running = &self.running[purpose as usize];
         let began = Instant::now();
-        if running >= plugin.plugin.policy.instances || plugin.plugin.share.is_used_up(began) {
+        if running.get() >= plugin.plugin.policy.instances || plugin.plugin.share.is_used_up(began) {
             return refused(Cause::Busy, Failure::PluginBusy);
         }
-        self.running.set(running + 1);
+        running.set(running.get() + 1);
         let instance = self.idle.borrow_mut().pop();
         self.not_needed.set(self.not_needed.get().min(self.idle.borrow().len()));
-        let mut lease = Lease { pool: self, step, worker, instance, began, entered: None };
+        let mut lease = Lease { pool: self, step, purpose, worker, instance, began, entered: None };
         if lease.instance.is_none() {
-            let made = Box::pin(initialised(plugin)).await;
+            let made = Box::pin(initialised(&lease.step.configured)).await;
             let (instance, _) = made.map_err(|error| lease.failed(Cause::Start, &format!("{error:#}")))?;
             lease.instance = Some(instance);
         }
@@ -165,6 +206,7 @@ impl Lease<'_> {
         let plugin = &self.step.configured;
         let state = instance.store.data_mut();
         *headers = std::mem::take(&mut state.headers);
+        state.body = None;
         state.exchange = None;
         state.usage = None;
         let ticks = state.ticks_used(plugin.plugin.policy.cpu);
@@ -189,6 +231,65 @@ impl Lease<'_> {
         }
     }
 
+    /// Grants what a call may cost, to one of several that an instance is held for.
+    pub(super) fn resume(&mut self, hops: u8) -> &mut Instance {
+        let instance = self.instance.as_mut().expect("nothing is resumed after a trap");
+        let plugin = &self.step.configured.plugin;
+        let state = instance.store.data_mut();
+        if plugin.counts_by_router {
+            state.usage = Some(Arc::clone(&self.step.usage));
+            state.worker = self.worker;
+        }
+        if let Some(grants) = &mut state.grants {
+            grants.renew(CALL_TIME, EXCHANGES_PER_CALL, hops);
+        }
+        allow(&mut instance.store, plugin.policy.cpu);
+        self.began = Instant::now();
+        self.entered = Some(self.began);
+        instance
+    }
+
+    /// Counts such a call; a trap drops the instance.
+    pub(super) fn pause<T>(&mut self, answer: wasmtime::Result<T>) -> Result<T, Failure> {
+        let plugin = &self.step.configured.plugin;
+        let state = self.instance.as_ref().expect("a call has an instance").store.data();
+        let now = Instant::now();
+        self.entered = None;
+        self.step.usage.called(self.worker, now - self.began);
+        let ticks = state.ticks_used(plugin.policy.cpu);
+        if ticks > 0 {
+            plugin.share.spend(TICK * ticks, now);
+        }
+        let failed = answer.map_err(|error| (limits::cause(&error, state), trap_reason(&error)));
+        failed.map_err(|(cause, reason)| {
+            self.instance = None;
+            self.failed(cause, &reason)
+        })
+    }
+
+    /// Keeps an instance that was held for the next who needs one, if it may be used again.
+    pub(super) fn keep(mut self) {
+        let Some(mut instance) = self.instance.take() else { return };
+        let state = instance.store.data_mut();
+        (state.exchange, state.usage) = (None, None);
+        if self.step.configured.plugin.policy.isolation == Isolation::Pool && instance.may_be_kept() {
+            self.pool.idle.borrow_mut().push(instance);
+        }
+    }
+
+    /// What a failure is to the body that flows. Its head may have gone out, so that only the log hears of it.
+    pub(super) fn cut(&self, failure: Failure) -> Broken {
+        let said = &self.pool.said;
+        if said.get().is_none_or(|said| said.elapsed() >= CUT_LOG_INTERVAL) {
+            said.set(Some(Instant::now()));
+            tracing::error!(router = &*self.step.usage.router, "a body was cut: {failure}");
+        }
+        match failure {
+            Failure::Plugin(reason) => Broken::Plugin(reason),
+            failure => Broken::Plugin(failure.to_string()),
+        }
+    }
+
     /// Counts a failure of the plugin, and words it.
     pub(super) fn failed(&self, cause: Cause, reason: &str) -> Failure {
         let plugin = &self.step.configured;
@@ -204,7 +305,8 @@ impl Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        self.pool.running.set(self.pool.running.get() - 1);
+        let running = &self.pool.running[self.purpose as usize];
+        running.set(running.get() - 1);
         // Nobody waits for the call any more, but it has cost what it has cost.
         let plugin = &self.step.configured.plugin;
         let cost = match (&self.instance, self.entered) {
@@ -303,7 +405,8 @@ async fn instantiate(plugin: &Configured) -> anyhow::Result<Instance> {
     state.scopes = scopes.as_ref().map(Arc::downgrade).unwrap_or_default();
     state.metrics.clone_from(metrics);
     let mut store = limits::store(pre.engine(), state, INIT_BUDGET);
-    let guest = pre.instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
+    let component = pre.instance_pre().instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
+    let guest = MiddlewarePlugin::new(&mut store, &component).map_err(opaque).context("starting it")?;
     let gauge = Gauge::new(&plugin.held, 0);
-    Ok(Instance { store, guest, gauge, memory_at_first: 0, handles_at_first: 0 })
+    Ok(Instance { store, guest, component, gauge, memory_at_first: 0, handles_at_first: 0 })
 }

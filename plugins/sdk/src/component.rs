@@ -51,6 +51,11 @@ impl<M: Middleware> Instance<M> {
         ready.middleware.on_response(state, &Response::from_host(head, &ready.response_headers, message))
     }
 
+    /// For its filters.
+    pub fn middleware(&self) -> &M {
+        &self.ready().middleware
+    }
+
     fn ready(&self) -> &Ready<M> {
         self.0.get().expect("the host calls init before anything else")
     }

@@ -131,6 +131,14 @@ impl RequestEdit {
         self
     }
 
+    /// Streams the body through the plugin's [`BodyFilter`](crate::BodyFilter), which begins with this state, at most
+    /// 4 KiB. The host removes `Content-Length`.
+    #[must_use]
+    pub fn filter(mut self, state: impl Into<Vec<u8>>) -> Self {
+        self.filter = Some(state.into());
+        self
+    }
+
     /// The host waits so many milliseconds before it goes on.
     #[must_use]
     pub const fn delay_ms(mut self, delay_ms: u32) -> Self {
@@ -183,6 +191,14 @@ impl ResponseEdit {
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = Some(body.into());
+        self
+    }
+
+    /// Streams the body through the plugin's [`BodyFilter`](crate::BodyFilter), which begins with this state, at most
+    /// 4 KiB. The host removes `Content-Length`.
+    #[must_use]
+    pub fn filter(mut self, state: impl Into<Vec<u8>>) -> Self {
+        self.filter = Some(state.into());
         self
     }
 }

@@ -40,6 +40,8 @@ pub mod component;
 pub mod description;
 pub mod dns;
 mod edit;
+#[doc(hidden)]
+pub mod filter;
 pub mod header;
 mod message;
 mod plan;
@@ -55,6 +57,7 @@ pub use bindings::exports::weir::plugin::middleware::{
 pub use bindings::weir::plugin::types::{Error, ErrorKind, HeaderEdit, Reply, RequestEdit, ResponseEdit};
 pub use bindings::weir::plugin::{connection, metrics, random, shared};
 pub use edit::Decision;
+pub use filter::{BodyFilter, Direction, Header};
 pub use message::{Request, Response};
 
 #[cfg(target_arch = "wasm32")]
@@ -90,11 +93,33 @@ pub trait Middleware: Sized + 'static {
     }
 }
 
-/// Makes the crate a component that runs the given [`Middleware`]. Once per crate, which is a `cdylib`. Built for
-/// anything but WebAssembly it exports nothing, so that the logic can be tested as usual.
+/// Makes the crate a component that runs the given [`Middleware`], and its [`BodyFilter`] if it has one: `export!(M)` or
+/// `export!(M, filter = F)`. Once per crate, which is a `cdylib`. Built for anything but WebAssembly it exports nothing, so
+/// that the logic can be tested as usual.
 #[macro_export]
 macro_rules! export {
     ($middleware:ty) => {
+        $crate::export!(@middleware $middleware, {});
+    };
+    ($middleware:ty, filter = $filter:ty) => {
+        $crate::export!(@middleware $middleware, {
+            impl $crate::filter::Filters for Component {
+                type Filter = $crate::filter::Exported<Self, $filter>;
+            }
+
+            impl $crate::filter::Configured<$middleware> for Component {
+                fn with<T>(work: impl FnOnce(&$middleware) -> T) -> T {
+                    INSTANCE.with(|instance| work(instance.middleware()))
+                }
+            }
+
+    $crate::filter::bindings::export_filter!(Component with_types_in $crate::filter::bindings);
+        });
+
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: () = $crate::filter::check::<$middleware, $filter>();
+    };
+    (@middleware $middleware:ty, { $($filter:item)* }) => {
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             ::std::thread_local! {
@@ -133,6 +158,8 @@ macro_rules! export {
 
     $crate::description::bindings::export_description!(Component with_types_in $crate::description::bindings);
     $crate::bindings::export_middleware!(Component with_types_in $crate::bindings);
+
+            $($filter)*
         };
 
         #[cfg(not(target_arch = "wasm32"))]

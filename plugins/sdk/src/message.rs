@@ -28,7 +28,7 @@ pub(crate) enum Fields<'a> {
     },
     /// A message of a test.
     #[cfg(not(target_arch = "wasm32"))]
-    Given { headers: Vec<(String, Vec<u8>)>, body: Vec<u8> },
+    Given { headers: Vec<(String, Vec<u8>)>, body: Vec<u8>, is_complete: bool },
 }
 
 impl<'a> Request<'a> {
@@ -88,10 +88,23 @@ impl<'a> Request<'a> {
         self.fields.all(name)
     }
 
-    /// What the plan asked for with [`Plan::request_body`](crate::Plan::request_body).
+    /// What the plan asked for with [`Plan::request_body`](crate::Plan::request_body); empty if it asked for nothing.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
         self.fields.body()
+    }
+
+    /// Whether [`body`](Self::body) is all of it.
+    #[must_use]
+    pub fn body_complete(&self) -> bool {
+        self.fields.body_complete()
+    }
+
+    /// A message of a test with this body, of which more may follow.
+    #[cfg(not(target_arch = "wasm32"))]
+    #[must_use]
+    pub fn with_body(self, body: &[u8], is_complete: bool) -> Self {
+        Self { fields: self.fields.with_body(body, is_complete), ..self }
     }
 }
 
@@ -123,10 +136,23 @@ impl<'a> Response<'a> {
         self.fields.all(name)
     }
 
-    /// What the plan asked for with [`Plan::response_body`](crate::Plan::response_body).
+    /// What the plan asked for with [`Plan::response_body`](crate::Plan::response_body); empty if it asked for nothing.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
         self.fields.body()
+    }
+
+    /// Whether [`body`](Self::body) is all of it.
+    #[must_use]
+    pub fn body_complete(&self) -> bool {
+        self.fields.body_complete()
+    }
+
+    /// A message of a test with this body, of which more may follow.
+    #[cfg(not(target_arch = "wasm32"))]
+    #[must_use]
+    pub fn with_body(self, body: &[u8], is_complete: bool) -> Self {
+        Self { fields: self.fields.with_body(body, is_complete), ..self }
     }
 }
 
@@ -159,6 +185,22 @@ impl Fields<'_> {
             Self::Host { message, .. } => message.body(),
             #[cfg(not(target_arch = "wasm32"))]
             Self::Given { body, .. } => body.clone(),
+        }
+    }
+
+    fn body_complete(&self) -> bool {
+        match self {
+            Self::Host { message, .. } => message.body_complete(),
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Given { is_complete, .. } => *is_complete,
+        }
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn with_body(self, body: &[u8], is_complete: bool) -> Self {
+        match self {
+            Self::Given { headers, .. } => Self::Given { headers, body: body.to_vec(), is_complete },
+            Self::Host { .. } => self,
         }
     }
 }

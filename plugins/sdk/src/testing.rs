@@ -9,7 +9,7 @@ mod host;
 use crate::bindings::weir::plugin::types::RequestHead;
 use crate::dns::Challenge;
 use crate::message::Fields;
-use crate::{Request, Response};
+use crate::{BodyFilter, Direction, Error, Header, Request, Response};
 
 pub use host::{Expected, Host};
 
@@ -39,6 +39,28 @@ pub fn response(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Response<
     Response::new(status, given(headers, body))
 }
 
+/// Takes a body through a filter as the host would, in these pieces and with these trailers.
+///
+/// # Errors
+/// If the filter fails.
+pub fn filter<F: BodyFilter>(
+    middleware: &F::Middleware,
+    direction: Direction,
+    state: &[u8],
+    pieces: &[impl AsRef<[u8]>],
+    trailers: &[(&str, &str)],
+) -> Result<(Vec<u8>, Vec<Header>), Error> {
+    let mut filter = F::new(middleware, direction, state);
+    let mut filtered = Vec::new();
+    for piece in pieces {
+        filtered.extend(filter.chunk(piece.as_ref().to_vec())?);
+    }
+    let line = |&(name, value): &(&str, &str)| (name.to_owned(), value.as_bytes().to_vec());
+    let (last, trailers) = filter.end(trailers.iter().map(line).collect())?;
+    filtered.extend(last);
+    Ok((filtered, trailers))
+}
+
 /// A challenge for the record at `fqdn`, in `zone`, both with the final dot. The value is [`VALUE`].
 #[must_use]
 pub fn challenge(fqdn: &str, zone: &str) -> Challenge {
@@ -57,5 +79,5 @@ pub const VALUE: &str = "w2toDKxcQx2N8zcu4HnDboT1FceHs7lupLMTXsPbXCQ";
 
 fn given(headers: &[(&str, &str)], body: &[u8]) -> Fields<'static> {
     let line = |&(name, value): &(&str, &str)| (name.to_ascii_lowercase(), value.as_bytes().to_vec());
-    Fields::Given { headers: headers.iter().map(line).collect(), body: body.to_vec() }
+    Fields::Given { headers: headers.iter().map(line).collect(), body: body.to_vec(), is_complete: true }
 }

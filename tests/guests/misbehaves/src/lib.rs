@@ -30,7 +30,10 @@ enum How {
     EditsConnection,
     RepliesWithInformational,
     RemembersTooMuch,
+    /// Without a call that would read them.
     WantsBodies,
+    /// Which it does not have.
+    AsksForFilter,
 }
 
 impl Middleware for Misbehaves {
@@ -44,9 +47,7 @@ impl Middleware for Misbehaves {
             How::TrapsInInit => panic!("on purpose"),
             How::RefusesInInit => Err(Error::invalid_config("like `refusesInInit`: write another way")),
             How::TrapsOnResponse => Ok((Self(how), Plan::new().on_response(&[]))),
-            How::WantsBodies => {
-                Ok((Self(how), Plan::new().on_request(&[]).request_body(weir_sdk::BodyMode::Buffered(1024))))
-            }
+            How::WantsBodies => Ok((Self(how), Plan::new().request_body(weir_sdk::BodyMode::Buffered(1024)))),
             _ => Ok((Self(how), Plan::new().on_request(&["x-trap"]))),
         }
     }
@@ -59,6 +60,7 @@ impl Middleware for Misbehaves {
             How::InjectsHeader => RequestEdit::new().set("x-injected", "1\r\nx-evil: 1").into(),
             How::EditsContentLength => RequestEdit::new().set("content-length", "7").into(),
             How::EditsConnection => RequestEdit::new().set("connection", "x-real-ip").into(),
+            How::AsksForFilter => RequestEdit::new().filter([]).into(),
             How::RepliesWithInformational => Reply::new(101).into(),
             How::RemembersTooMuch => Decision::pass().remember(vec![0; 5000]),
             _ => Decision::pass(),
