@@ -1,5 +1,5 @@
-//! The internal services: `api@internal`, `dashboard@internal`, `ping@internal`, `whoami@internal`, `acme-http@internal`,
-//! `noop@internal`.
+//! The internal services: `api@internal`, `dashboard@internal`, `ping@internal`, `prometheus@internal`, `whoami@internal`,
+//! `acme-http@internal`, `noop@internal`.
 //!
 //! Routers reach them like any other service, so that rules and basic auth apply to them. They answer from the live
 //! snapshot and change nothing.
@@ -7,6 +7,7 @@
 mod api;
 mod certificates;
 mod plugins;
+mod prometheus;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -20,9 +21,10 @@ use jiff::Timestamp;
 use crate::acme::Acme;
 use crate::config::Install;
 use crate::http::{Request, Response, plain_text};
-use crate::plugin::Usages;
+use crate::plugin::{GuestMetrics, Usages};
 use crate::service::Internal;
 use crate::snapshot::Snapshot;
+use crate::telemetry::Metrics;
 
 const DASHBOARD: &str = include_str!("admin/dashboard.html");
 const DASHBOARD_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -40,6 +42,9 @@ pub struct Admin {
     pub draining: Arc<AtomicBool>,
     pub host_name: String,
     pub usages: Arc<Usages>,
+    /// What plugins count for themselves.
+    pub guest_metrics: Arc<GuestMetrics>,
+    pub metrics: Option<Arc<Metrics>>,
 }
 
 impl Admin {
@@ -48,6 +53,7 @@ impl Admin {
             Internal::Api => self.api_or_dashboard(request),
             Internal::Dashboard => self.dashboard(request.head.uri.path()),
             Internal::Ping => self.ping(),
+            Internal::Prometheus => prometheus::answer(self),
             Internal::Whoami => self.whoami(request),
             Internal::Acme => self.challenge(request),
             Internal::Noop => plain_text(StatusCode::IM_A_TEAPOT, "I'm a teapot\n"),

@@ -60,7 +60,7 @@ use crate::http::{Causes, Connection, TlsSession};
 use crate::middleware::Resources;
 use crate::snapshot::Snapshot;
 use crate::target::Paths;
-use crate::telemetry::AccessLog;
+use crate::telemetry::{AccessLog, Meter};
 use crate::tls;
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113, section 3.4).
@@ -99,6 +99,8 @@ pub struct EntryPoint {
     pub header_bytes_at_most: usize,
     pub http2_streams_at_most: u32,
     pub access_log: bool,
+    /// Whether requests that no router is found for are counted; routers say it of theirs.
+    pub metrics: bool,
     /// Whether handshakes of TLS-ALPN-01 are answered here.
     pub answers_tls_alpn: bool,
 }
@@ -128,6 +130,7 @@ pub struct Worker {
     pub live: Live,
     pub resources: Resources,
     pub access_log: Option<Arc<AccessLog>>,
+    pub meter: Option<Meter>,
     pub admission: Arc<Admission>,
     /// To challenges of ACME.
     pub answers: Answers,
@@ -217,9 +220,10 @@ pub async fn serve(
             client,
         };
         let open = open.clone();
+        let counted = worker.meter.as_ref().map(|meter| meter.open(&entry_point.name));
         spawn_local(async move {
             connecting.serve(stream, ticket).await;
-            drop(open);
+            drop((open, counted));
         });
     }
 }

@@ -19,9 +19,11 @@ mod inspect;
 mod instance;
 mod lane;
 mod limits;
+mod metrics;
 mod policy;
 mod pool;
 mod provider;
+mod shared;
 mod usage;
 mod variables;
 
@@ -43,7 +45,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 pub use self::about::{About, Variable};
 use self::bindings::dns_provider::DnsProviderPre;
 use self::bindings::filter::FilterIndices;
-use self::bindings::middleware::MinimalMiddlewarePre;
+use self::bindings::middleware::MiddlewarePluginPre;
 use self::breaker::{Breaker, Share};
 use self::cache::Cache;
 pub use self::compiler::{COMMAND as COMPILE, compile_here};
@@ -55,9 +57,12 @@ pub use self::inspect::Interfaces;
 pub use self::instance::{Instances, RequestVerdict};
 use self::lane::{Lane, Pace};
 use self::limits::{MEMORY_AT_MOST, TICK};
+pub use self::metrics::GuestMetrics;
+use self::metrics::Published;
 pub use self::policy::Policy;
 use self::pool::Held;
 pub use self::provider::{Calls, Challenge, ErrorKind, Provider, ProviderError, Timing};
+use self::shared::{Scopes, Shared};
 pub use self::usage::{CAUSES, Cause, TIME_CLASSES, Totals, Usage, Usages};
 use self::variables::Values;
 pub use self::variables::Variables;
@@ -83,6 +88,8 @@ pub struct Host {
     linker: Linker<State>,
     cache: Cache,
     usages: Arc<Usages>,
+    shared: Shared,
+    metrics: Arc<GuestMetrics>,
     /// What administrators have set, by plugin name in lower case; `None`: plugins may do all that they ask for.
     settings: Option<BTreeMap<String, PluginSettings>>,
     /// Where exchanges of plugins run.
@@ -125,7 +132,7 @@ pub enum Kind {
 }
 
 enum Exports {
-    Middleware(MinimalMiddlewarePre<State>),
+    Middleware(MiddlewarePluginPre<State>),
     DnsProvider(DnsProviderPre<State>),
 }
 
@@ -149,7 +156,11 @@ pub struct Configured {
     reach: Arc<Reach>,
     id: u64,
     config: Value,
-    pre: MinimalMiddlewarePre<State>,
+    pre: MiddlewarePluginPre<State>,
+    /// What its instances share, if it imports that.
+    scopes: Option<Arc<Scopes>>,
+    /// What they publish, if it imports that.
+    metrics: Option<Arc<Published>>,
     usages: Arc<Usages>,
 }
 
@@ -221,6 +232,8 @@ impl Host {
             linker,
             cache,
             usages,
+            shared: Shared::default(),
+            metrics: Arc::new(GuestMetrics::new(workers)),
             settings,
             control: Handle::try_current().ok(),
             lane: Lane::default(),
@@ -282,6 +295,11 @@ impl Host {
         &self.usages
     }
 
+    /// What middlewares count for themselves.
+    pub const fn metrics(&self) -> &Arc<GuestMetrics> {
+        &self.metrics
+    }
+
     /// Makes a plugin the middleware of that name. Runs its `init` with a configuration: JSON that fits its schema, files
     /// inlined.
     ///
@@ -289,15 +307,18 @@ impl Host {
     ///
     /// A secret that is granted cannot be read, or `init` says what is wrong with the configuration.
     pub async fn configure(&self, name: &str, plugin: &Arc<Plugin>, config: &Value) -> anyhow::Result<Configured> {
+        let name: Arc<str> = name.into();
         let mut configured = Configured {
             plugin: Arc::clone(plugin),
-            name: name.into(),
             plan: Plan::default(),
             breaker: Breaker::new(),
             pace: Pace::default(),
             held: Arc::default(),
             secrets: plugin.secrets()?,
             reach: Arc::new(plugin.reach(config)?),
+            scopes: plugin.imports("shared").then(|| Arc::new(self.shared.of(&plugin.name, &name))),
+            metrics: plugin.imports("metrics").then(|| self.metrics.of(&plugin.name)),
+            name,
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             config: config.clone(),
             pre: plugin.middleware()?.clone(),
@@ -371,6 +392,10 @@ impl Plugin {
         if self.kind() == wanted { Ok(()) } else { Err(self.is_no(wanted)) }
     }
 
+    fn imports(&self, interface: &str) -> bool {
+        self.imports.iter().any(|import| import == interface)
+    }
+
     /// The files that its secrets are in.
     pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
         self.policy.secret_files()
@@ -399,7 +424,7 @@ impl Plugin {
         Ok(Reach::Granted { plugin: Arc::clone(&self.name), origins })
     }
 
-    fn middleware(&self) -> anyhow::Result<&MinimalMiddlewarePre<State>> {
+    fn middleware(&self) -> anyhow::Result<&MiddlewarePluginPre<State>> {
         match &self.exports {
             Exports::Middleware(pre) => Ok(pre),
             Exports::DnsProvider(_) => Err(self.is_no(Kind::Middleware)),
@@ -426,7 +451,7 @@ impl Plugin {
 impl Exports {
     fn new(kind: Kind, pre: &InstancePre<State>) -> anyhow::Result<Self> {
         let exports = match kind {
-            Kind::Middleware => MinimalMiddlewarePre::new(pre.clone()).map(Self::Middleware),
+            Kind::Middleware => MiddlewarePluginPre::new(pre.clone()).map(Self::Middleware),
             Kind::DnsProvider => DnsProviderPre::new(pre.clone()).map(Self::DnsProvider),
         };
         exports.map_err(opaque).with_context(|| format!("it is no {kind} of `weir:plugin@0.1` (see wit/)"))
@@ -521,6 +546,9 @@ impl Configured {
     /// Puts it into the chain of a router.
     pub fn on_router(self: &Arc<Self>, router: &Arc<str>) -> Step {
         let usage = self.usages.of(&self.plugin.name, &self.name, router);
+        if let Some(scopes) = &self.scopes {
+            usage.scopes.get_or_init(|| scopes.on_router());
+        }
         Step { configured: Arc::clone(self), usage }
     }
 

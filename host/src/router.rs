@@ -28,6 +28,7 @@ pub struct Route {
     /// The service's name with its provider, for the access log.
     pub service: Arc<str>,
     pub access_log: bool,
+    pub metrics: bool,
     pub target: Target,
 }
 
@@ -93,7 +94,7 @@ mod tests {
             let rule = Rule::parse(text).expect(text);
             let priority = if *priority == 0 { rule.priority() } else { *priority };
             let (name, service) = ((*text).into(), "s@file".into());
-            Arc::new(Route { name, rule, priority, service, access_log: true, target: Target::Disabled })
+            Arc::new(Route { name, rule, priority, service, access_log: true, metrics: true, target: Target::Disabled })
         });
         Router::new(routes.collect())
     }

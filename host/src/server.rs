@@ -21,7 +21,7 @@ use crate::config::{Files, Install, Problem};
 use crate::entrypoint::Admission;
 use crate::plugin::{Host, Plugins, Wanted};
 use crate::snapshot::{Snapshot, Sources};
-use crate::telemetry::AccessLog;
+use crate::telemetry::{AccessLog, Metrics};
 use crate::watch::{Followed, Watch};
 
 /// A running proxy. Dropping it without [`Server::shut_down`] cuts its connections.
@@ -92,6 +92,8 @@ impl Server {
             admission: Arc::clone(&admission),
             acme: Arc::clone(&reloader.acme),
             usages: Arc::clone(reloader.host.usages()),
+            guest_metrics: Arc::clone(reloader.host.metrics()),
+            metrics: reloader.metrics.clone(),
         };
         let workers = worker::Workers::start(listeners, &shared)?;
         let (live, install) = (Arc::clone(&reloader.live), Arc::clone(&reloader.install));
@@ -151,6 +153,7 @@ struct Reloader {
     host: Arc<Host>,
     acme: Arc<Acme>,
     plugin_directory: PathBuf,
+    metrics: Option<Arc<Metrics>>,
     /// Whether plugins that nothing uses are compiled too.
     every_plugin: bool,
 }
@@ -168,7 +171,10 @@ impl Reloader {
         let plugin_directory = install.plugins.directory.clone().unwrap_or(plugin_directory);
         let live = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
         let acme = Arc::new(acme(&install, &host));
-        Ok(Self { live, install: Arc::new(install), files, host, acme, plugin_directory, every_plugin: false })
+        let entry_points = install.entry_points.keys();
+        let metrics = install.prometheus().map(|config| Metrics::new(config, entry_points, listen::workers()));
+        let install = Arc::new(install);
+        Ok(Self { live, install, files, host, acme, plugin_directory, metrics, every_plugin: false })
     }
 
     /// Reloads when files change and when asked to, never twice within `providersThrottleDuration` for files.
@@ -235,6 +241,10 @@ impl Reloader {
             "{what}"
         );
         self.acme.want(&snapshot.wanted, &snapshot.plugins);
+        if let Some(metrics) = &self.metrics {
+            let is_good = !items.all_problems().any(Problem::is_error);
+            metrics.reloaded(is_good, &snapshot.routers_and_services());
+        }
         self.live.store(snapshot);
     }
 

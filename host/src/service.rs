@@ -24,6 +24,7 @@ pub enum Internal {
     Api,
     Dashboard,
     Ping,
+    Prometheus,
     Whoami,
     /// Answers challenges of ACME by HTTP-01.
     Acme,
@@ -76,6 +77,7 @@ impl Internal {
             "api" => Self::Api,
             "dashboard" => Self::Dashboard,
             "ping" => Self::Ping,
+            "prometheus" => Self::Prometheus,
             "whoami" => Self::Whoami,
             "acme-http" => Self::Acme,
             "noop" => Self::Noop,
@@ -88,6 +90,7 @@ impl Internal {
             Self::Api => "api@internal",
             Self::Dashboard => "dashboard@internal",
             Self::Ping => "ping@internal",
+            Self::Prometheus => "prometheus@internal",
             Self::Whoami => "whoami@internal",
             Self::Acme => "acme-http@internal",
             Self::Noop => "noop@internal",

@@ -132,6 +132,12 @@ impl Snapshot {
         Self { items, tls, wanted, plugins: sources.plugins, entry_points, is_empty: false }
     }
 
+    /// The names of all routers that may have requests, each with that of its service.
+    pub fn routers_and_services(&self) -> BTreeSet<(Arc<str>, Arc<str>)> {
+        let placed = self.items.routers.values().filter_map(|status| status.serves.as_ref()).flatten();
+        placed.map(|placed| (Arc::clone(&placed.route.name), Arc::clone(&placed.route.service))).collect()
+    }
+
     /// The routes of an entry point for connections with TLS, or for those without.
     pub fn routes(&self, entry_point: &str, tls: bool) -> Option<&Router> {
         let routes = self.entry_points.get(entry_point)?;

@@ -1,12 +1,14 @@
-//! What Weir says about itself: its log, and the access log with a line per request.
+//! What Weir says about itself: its log, the access log with a line per request, and metrics.
 //!
-//! `main` starts the log, `server` opens the access log and reopens both on SIGUSR1, entry points write to the latter.
-//! It never decides what is worth a line.
+//! `main` starts the log, `server` opens the access log and reopens both on SIGUSR1, entry points write to the latter and
+//! count. It never decides what is worth a line.
 
 mod access;
+mod exposition;
 mod file;
 mod format;
 mod line;
+mod metrics;
 mod writer;
 
 use std::io::{self, IsTerminal, Write};
@@ -23,6 +25,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry};
 
 pub use self::access::{AccessLog, Entry, Origin, TlsFacts};
+pub use self::exposition::{Exposition, Family, Histogram, Labels};
+pub use self::metrics::{Measured, Meter, Metrics, OpenConnection};
 
 use self::file::{LogFile, Rotation};
 use self::format::{Common, Json};

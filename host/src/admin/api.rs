@@ -120,7 +120,7 @@ fn overview(admin: &Admin, snapshot: &Snapshot) -> Value {
         "tcp": { "routers": none, "services": none, "middlewares": none },
         "udp": { "routers": none, "services": none },
         "certificates": counts(&certificates::list(admin, snapshot)),
-        "features": { "tracing": "", "metrics": "", "accessLog": admin.install.access_log.is_some() },
+        "features": { "tracing": "", "metrics": admin.metrics.as_ref().map_or("", |_| "Prometheus"), "accessLog": admin.install.access_log.is_some() },
         "providers": if admin.install.providers.file.is_some() { vec!["File"] } else { Vec::new() },
         "problems": problems,
     })

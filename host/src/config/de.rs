@@ -163,6 +163,14 @@ where
     texts.iter().map(|text| scalar::status_codes(text).map_err(de::Error::custom)).collect()
 }
 
+pub(super) fn ascending<'de, D>(deserializer: D) -> Result<Vec<f64>, D::Error>
+where
+    D: de::Deserializer<'de>,
+{
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    scalar::ascending(&texts).map_err(de::Error::custom)
+}
+
 /// One attempt to read a value.
 struct Pass {
     rest: &'static [Rest],

@@ -42,8 +42,10 @@ pub struct Install {
     pub api: Option<Api>,
     /// `None`: no `ping@internal`.
     pub ping: Option<Ping>,
-    /// By name. Never empty after [`super::install()`]: without any, Traefik's `http` on `:80` is there; where the API
-    /// or ping wants it, so is `traefik` on `:8080`.
+    /// `None`: no metrics.
+    pub metrics: Option<Metrics>,
+    /// By name. Never empty after [`super::install()`]: without any, Traefik's `http` on `:80` is there; where the API,
+    /// ping or metrics want it, so is `traefik` on `:8080`.
     pub entry_points: BTreeMap<String, EntryPoint>,
     pub providers: Providers,
     /// How servers are reached by services that name no transport.
@@ -59,6 +61,11 @@ pub struct Install {
 }
 
 impl Install {
+    /// What Prometheus is to have, if it is to have anything.
+    pub fn prometheus(&self) -> Option<&Prometheus> {
+        self.metrics.as_ref()?.prometheus.as_ref()
+    }
+
     /// Where `path` (such as `entryPoints.web.address`) stands in the file, or its nearest parent that is there.
     pub fn place(&self, path: &str) -> Option<Place> {
         self.source.as_ref().map(|source| source.nearest(path))
@@ -239,6 +246,44 @@ pub struct Ping {
 impl Default for Ping {
     fn default() -> Self {
         Self { entry_point: "traefik".to_owned(), manual_routing: false, terminating_status_code: 503 }
+    }
+}
+
+/// `metrics`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Metrics {
+    /// Whether requests to internal services (`api@internal` …) are counted too.
+    pub add_internals: bool,
+    /// `None`: nothing is counted.
+    pub prometheus: Option<Prometheus>,
+}
+
+/// `metrics.prometheus`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Prometheus {
+    /// The upper ends of the classes of time in which requests are counted, in seconds; ascending.
+    #[serde(deserialize_with = "de::ascending")]
+    pub buckets: Vec<f64>,
+    pub add_entry_points_labels: bool,
+    pub add_routers_labels: bool,
+    pub add_services_labels: bool,
+    pub entry_point: String,
+    /// Whether only routers of the user lead to `prometheus@internal`.
+    pub manual_routing: bool,
+}
+
+impl Default for Prometheus {
+    fn default() -> Self {
+        Self {
+            buckets: vec![0.1, 0.3, 1.2, 5.0],
+            add_entry_points_labels: true,
+            add_routers_labels: false,
+            add_services_labels: true,
+            entry_point: "traefik".to_owned(),
+            manual_routing: false,
+        }
     }
 }
 

@@ -91,11 +91,7 @@ impl Observability {
     /// The options that ask for something that is not there yet.
     pub(super) fn without_effect(&self) -> impl Iterator<Item = &'static str> {
         let is_detailed = self.trace_verbosity.as_ref().is_some_and(|verbosity| verbosity != "minimal");
-        let asked = [
-            ("metrics", self.metrics == Some(true)),
-            ("tracing", self.tracing == Some(true)),
-            ("traceVerbosity", is_detailed),
-        ];
+        let asked = [("tracing", self.tracing == Some(true)), ("traceVerbosity", is_detailed)];
         asked.into_iter().filter_map(|(option, is_asked)| is_asked.then_some(option))
     }
 }

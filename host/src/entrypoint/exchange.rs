@@ -1,6 +1,7 @@
 //! One request and its response: the head checked and normalised, the route found and run, the log written.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
@@ -23,14 +24,14 @@ use tokio::time::{Instant, timeout};
 
 use super::head::Ruling;
 use super::watched::Watched;
-use super::{Served, forwarded, head, hop};
+use super::{EntryPoint, Served, forwarded, head, hop};
 use crate::http::{Body, Failure, HOPS, Observer, Request, Response, X_FORWARDED_FOR, empty, routing_host};
 use crate::middleware::Outcome;
 use crate::router::{Route, Target};
 use crate::rule::Subject;
 use crate::snapshot::Snapshot;
 use crate::target;
-use crate::telemetry::{AccessLog, Entry, Origin, TlsFacts};
+use crate::telemetry::{AccessLog, Entry, Measured, Origin, TlsFacts};
 
 /// So much of a body that nobody reads is read all the same, for the sake of the next request, and for so long.
 const UNREAD_AT_MOST: usize = 256 << 10;
@@ -91,7 +92,7 @@ impl Served {
         self.activity.has_content(has_content);
         if has_content {
             let activity = Arc::clone(&self.activity);
-            body = record.client.watch(body).on_end(move || activity.has_content(false));
+            body = record.client.watch(body, record.received()).on_end(move || activity.has_content(false));
         }
         let outcome = self.attempt(head, &mut body, record).await;
         // Of a request that is refused nobody knows where the next one begins; nor does the proxy where a client waits
@@ -244,6 +245,7 @@ struct Record {
     /// No request may follow on the connection.
     is_last: bool,
     log: Option<Box<Logged>>,
+    measured: Option<Box<Measured>>,
 }
 
 struct Logged {
@@ -256,7 +258,19 @@ impl Record {
     fn begin(served: &Served, request: &http::Request<Incoming>, client: Watched) -> Self {
         let wanted = served.worker.access_log.as_ref().filter(|_| served.entry_point.access_log);
         let log = wanted.map(|to| Box::new(Logged::begin(to, served, request)));
-        Self { client, ordinal: served.activity.request_begins(), is_last: false, log }
+        let meter = served.worker.meter.as_ref();
+        let measured = meter.map(|meter| {
+            let EntryPoint { name, metrics, .. } = &*served.entry_point;
+            let mut measured = meter.begin(request, name, tls_facts(served), Failure::ClientGone.status());
+            measured.is_counted = *metrics;
+            Box::new(measured)
+        });
+        Self { client, ordinal: served.activity.request_begins(), is_last: false, log, measured }
+    }
+
+    /// Where the bytes of the request's body are counted, if they are.
+    fn received(&self) -> Option<Rc<Cell<u64>>> {
+        self.measured.as_ref().map(|measured| measured.received())
     }
 
     fn routed(&mut self, route: &Arc<Route>) {
@@ -266,6 +280,10 @@ impl Record {
         if let Some(log) = &mut self.log {
             log.entry.router = Some(Arc::clone(&route.name));
             log.entry.service = Some(Arc::clone(&route.service));
+        }
+        if let Some(measured) = &mut self.measured {
+            measured.is_counted = route.metrics;
+            measured.routed = Some((Arc::clone(&route.name), Arc::clone(&route.service)));
         }
     }
 
@@ -277,8 +295,13 @@ impl Record {
     }
 
     fn answered(&mut self, response: &Response, server: Option<Arc<str>>, failure: Option<&Failure>) {
+        let status = failure.map_or_else(|| response.status(), Failure::status);
+        if let Some(measured) = &mut self.measured {
+            measured.status = status;
+            measured.is_served = server.is_some();
+        }
         let Some(log) = &mut self.log else { return };
-        log.entry.status = failure.map_or_else(|| response.status(), Failure::status).as_u16();
+        log.entry.status = status.as_u16();
         log.entry.response_headers = log.to.response_headers(response.headers());
         if server.is_some() {
             let headers = log.entry.response_headers.clone();
@@ -293,10 +316,14 @@ impl Logged {
     fn begin(to: &Arc<AccessLog>, served: &Served, request: &http::Request<Incoming>) -> Self {
         let mut entry = to.begin(request, served.connection.client, &served.entry_point.name);
         entry.user = user(request.headers());
-        entry.tls = served.connection.tls.as_ref().map(|tls| TlsFacts { version: tls.version, cipher: tls.cipher });
+        entry.tls = tls_facts(served);
         entry.request_size = http_body::Body::size_hint(request.body()).exact().unwrap_or(0);
         Self { to: Arc::clone(to), entry, begun: Instant::now() }
     }
+}
+
+fn tls_facts(served: &Served) -> Option<TlsFacts> {
+    served.connection.tls.as_ref().map(|tls| TlsFacts { version: tls.version, cipher: tls.cipher })
 }
 
 /// The name in `Authorization: Basic`, whether or not anything checks it.
@@ -313,6 +340,9 @@ fn user(headers: &HeaderMap) -> Option<String> {
 impl Observer for Record {
     fn data(&mut self, bytes: usize) {
         self.client.sent(bytes);
+        if let Some(measured) = &mut self.measured {
+            measured.sent += bytes as u64;
+        }
         let Some(log) = &mut self.log else { return };
         log.entry.size += bytes as u64;
         if let Some(origin) = &mut log.entry.origin {

@@ -150,9 +150,9 @@ impl Stream {
     }
 
     /// The request's body, if it is still to come.
-    pub(super) fn watch(self: &Rc<Self>, body: Body) -> Body {
+    pub(super) fn watch(self: &Rc<Self>, body: Body, received: Option<Rc<Cell<u64>>>) -> Body {
         *self.upload.borrow_mut() = Some(Pace::default());
-        body.observed(Upload(Rc::clone(self)))
+        body.observed(Upload(Rc::clone(self), received))
     }
 
     pub(super) fn answered(&self) {
@@ -211,10 +211,13 @@ impl Drop for Stream {
 }
 
 /// Sees a request's body come.
-struct Upload(Rc<Stream>);
+struct Upload(Rc<Stream>, Option<Rc<Cell<u64>>>);
 
 impl Observer for Upload {
     fn data(&mut self, bytes: usize) {
+        if let Some(received) = &self.1 {
+            received.set(received.get() + bytes as u64);
+        }
         if let Some(pace) = &mut *self.0.upload.borrow_mut() {
             pace.comes(bytes);
         }

@@ -1,5 +1,6 @@
 //! The client of one request, as the deadlines see it: the whole connection in HTTP/1.1, a stream in HTTP/2.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,14 +16,14 @@ pub(super) enum Watched {
 }
 
 impl Watched {
-    /// The request's body, which is still to come.
-    pub(super) fn watch(&self, body: Body) -> Body {
+    /// The request's body, which is still to come. Its bytes are counted where `received` says.
+    pub(super) fn watch(&self, body: Body, received: Option<Rc<Cell<u64>>>) -> Body {
         match self {
             Self::Http1(activity) => {
                 activity.awaits_body(true);
-                body.observed(Upload(Arc::clone(activity)))
+                body.observed(Upload(Arc::clone(activity), received))
             }
-            Self::Http2(_, stream) => stream.watch(body),
+            Self::Http2(_, stream) => stream.watch(body, received),
         }
     }
 
@@ -65,10 +66,14 @@ impl Watched {
 }
 
 /// Knows when nobody waits for a request's body any more. The socket sees it come.
-struct Upload(Arc<Activity>);
+struct Upload(Arc<Activity>, Option<Rc<Cell<u64>>>);
 
 impl Observer for Upload {
-    fn data(&mut self, _: usize) {}
+    fn data(&mut self, bytes: usize) {
+        if let Some(received) = &self.1 {
+            received.set(received.get() + bytes as u64);
+        }
+    }
 }
 
 impl Drop for Upload {

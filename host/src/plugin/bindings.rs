@@ -5,7 +5,8 @@
 pub(super) mod middleware {
     wasmtime::component::bindgen!({
         path: "../wit",
-        world: "minimal-middleware",
+        world: "middleware-plugin",
+        imports: { "weir:plugin/fetch.send": async | trappable },
         exports: { default: async },
         ownership: Borrowing { duplicate_if_necessary: true },
     });
@@ -30,13 +31,15 @@ pub(super) mod dns_provider {
     wasmtime::component::bindgen!({
         path: "../wit",
         world: "dns-provider",
-        imports: { "weir:plugin/fetch.send": async | trappable, "weir:plugin/timer.sleep": async | trappable },
+        imports: { "weir:plugin/timer.sleep": async | trappable },
         exports: { default: async },
         with: {
             "weir:plugin/types": super::middleware::weir::plugin::types,
             "weir:plugin/log": super::middleware::weir::plugin::log,
             "weir:plugin/clock": super::middleware::weir::plugin::clock,
             "weir:plugin/random": super::middleware::weir::plugin::random,
+            "weir:plugin/secrets": super::middleware::weir::plugin::secrets,
+            "weir:plugin/fetch": super::middleware::weir::plugin::fetch,
         },
     });
 }

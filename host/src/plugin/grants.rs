@@ -19,10 +19,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::addresses::is_public;
-use super::bindings::dns_provider::weir::plugin::fetch::{ClientTls, Request, Response};
-use super::bindings::dns_provider::weir::plugin::{fetch, secrets, timer};
+use super::bindings::dns_provider::weir::plugin::timer;
+use super::bindings::middleware::weir::plugin::fetch::{ClientTls, Request, Response};
 use super::bindings::middleware::weir::plugin::log::Level;
 use super::bindings::middleware::weir::plugin::types::{Error, ErrorKind};
+use super::bindings::middleware::weir::plugin::{fetch, secrets};
 use super::imports::State;
 use super::variables::Values;
 use crate::config::WebOrigin;

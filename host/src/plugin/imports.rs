@@ -3,7 +3,7 @@
 //! `plugin` links it once; `grants` has the rest. It never touches a file, a socket or the environment on a guest's
 //! behalf.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, Uri};
@@ -11,17 +11,23 @@ use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::Kind;
-use super::bindings::dns_provider::weir::plugin::{fetch, secrets, timer};
-use super::bindings::middleware::weir::plugin::{clock, connection, log, message, random, types};
+use super::bindings::dns_provider::weir::plugin::timer;
+use super::bindings::middleware::weir::plugin::{
+    clock, connection, fetch, log, message, metrics, random, secrets, shared, types,
+};
 use super::grants::Grants;
 use super::limits::{self, Limits};
+use super::metrics::Published;
+use super::shared::Scopes;
 use super::usage::Usage;
 use crate::http::{Ahead, Connection, Request};
 
 /// The interfaces that plugins of a kind may import.
 pub(super) const fn offered(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Middleware => &["types", "message", "connection", "log", "clock", "random", "secrets", "fetch"],
+        Kind::Middleware => {
+            &["types", "message", "connection", "log", "clock", "random", "metrics", "secrets", "shared", "fetch"]
+        }
         Kind::DnsProvider => &["types", "log", "clock", "random", "timer", "secrets", "fetch"],
     }
 }
@@ -43,6 +49,11 @@ pub(super) struct State {
     pub(super) exchange: Option<Exchange>,
     /// The middleware and the router that the call is for, where the guest may tell them apart.
     pub(super) usage: Option<Arc<Usage>>,
+    /// Who makes the call, counted from 0.
+    pub(super) worker: usize,
+    /// What `init` sees of what is shared.
+    pub(super) scopes: Weak<Scopes>,
+    pub(super) metrics: Option<Arc<Published>>,
     pub(super) limits: Limits,
     /// Epoch ticks that the guest may still run in this call.
     pub(super) ticks_left: u32,
@@ -79,6 +90,9 @@ impl State {
             body: None,
             exchange: None,
             usage: None,
+            worker: 0,
+            scopes: Weak::new(),
+            metrics: None,
             limits: Limits::new(memory),
             ticks_left: 0,
             log_lines_left: 0,
@@ -117,7 +131,9 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     clock::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     random::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     timer::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    metrics::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     secrets::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    shared::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     fetch::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
 }
 

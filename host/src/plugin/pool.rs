@@ -16,7 +16,7 @@ use http::HeaderMap;
 use tokio::time::timeout;
 use wasmtime::{Store, component};
 
-use super::bindings::middleware::MinimalMiddleware;
+use super::bindings::middleware::MiddlewarePlugin;
 use super::edit::{self, Plan};
 use super::grants::Grants;
 use super::imports::{Exchange, State};
@@ -56,7 +56,7 @@ pub(super) struct Pool {
 
 pub(super) struct Instance {
     pub(super) store: Store<State>,
-    pub(super) guest: MinimalMiddleware,
+    pub(super) guest: MiddlewarePlugin,
     /// All of its exports.
     pub(super) component: component::Instance,
     gauge: Gauge,
@@ -176,6 +176,7 @@ impl Lease<'_> {
         state.exchange = exchange;
         if plugin.counts_by_router {
             state.usage = Some(Arc::clone(&self.step.usage));
+            state.worker = self.worker;
         }
         if let Some(grants) = &mut state.grants {
             grants.renew(CALL_TIME, EXCHANGES_PER_CALL, hops);
@@ -207,6 +208,7 @@ impl Lease<'_> {
         *headers = std::mem::take(&mut state.headers);
         state.body = None;
         state.exchange = None;
+        state.usage = None;
         let ticks = state.ticks_used(plugin.plugin.policy.cpu);
         let now = Instant::now();
         self.entered = None;
@@ -236,6 +238,7 @@ impl Lease<'_> {
         let state = instance.store.data_mut();
         if plugin.counts_by_router {
             state.usage = Some(Arc::clone(&self.step.usage));
+            state.worker = self.worker;
         }
         if let Some(grants) = &mut state.grants {
             grants.renew(CALL_TIME, EXCHANGES_PER_CALL, hops);
@@ -267,7 +270,8 @@ impl Lease<'_> {
     /// Keeps an instance that was held for the next who needs one, if it may be used again.
     pub(super) fn keep(mut self) {
         let Some(mut instance) = self.instance.take() else { return };
-        instance.store.data_mut().exchange = None;
+        let state = instance.store.data_mut();
+        (state.exchange, state.usage) = (None, None);
         if self.step.configured.plugin.policy.isolation == Isolation::Pool && instance.may_be_kept() {
             self.pool.idle.borrow_mut().push(instance);
         }
@@ -385,7 +389,7 @@ async fn call_init(Instance { store, guest, .. }: &mut Instance, plugin: &Config
 }
 
 async fn instantiate(plugin: &Configured) -> anyhow::Result<Instance> {
-    let Configured { plugin: of, pre, .. } = plugin;
+    let Configured { plugin: of, pre, scopes, metrics, .. } = plugin;
     let grants = of.needs_grants.then(|| Grants {
         values: plugin.secrets.clone(),
         reach: Arc::clone(&plugin.reach),
@@ -396,10 +400,13 @@ async fn instantiate(plugin: &Configured) -> anyhow::Result<Instance> {
         hops: None,
         exchanges: Arc::clone(&of.exchanges),
     });
-    let state = State::new(Arc::clone(&of.name), of.policy.memory, grants);
+    let mut state = State::new(Arc::clone(&of.name), of.policy.memory, grants);
+    // An idle instance keeps nothing alive for the others.
+    state.scopes = scopes.as_ref().map(Arc::downgrade).unwrap_or_default();
+    state.metrics.clone_from(metrics);
     let mut store = limits::store(pre.engine(), state, INIT_BUDGET);
     let component = pre.instance_pre().instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
-    let guest = MinimalMiddleware::new(&mut store, &component).map_err(opaque).context("starting it")?;
+    let guest = MiddlewarePlugin::new(&mut store, &component).map_err(opaque).context("starting it")?;
     let gauge = Gauge::new(&plugin.held, 0);
     Ok(Instance { store, guest, component, gauge, memory_at_first: 0, handles_at_first: 0 })
 }

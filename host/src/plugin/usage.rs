@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
+
+use super::shared::Scopes;
 
 /// The upper ends of the classes of time, in microseconds; a last class has what took longer.
 pub const TIME_CLASSES: [u64; 11] = [1, 2, 5, 10, 20, 50, 100, 500, 1_000, 10_000, 50_000];
@@ -18,6 +20,8 @@ pub struct Usage {
     /// As `/api/http/middlewares` has it: `auth@file`.
     pub middleware: Arc<str>,
     pub router: Arc<str>,
+    /// What its calls share, where it imports that.
+    pub(super) scopes: OnceLock<Scopes>,
     /// One for each worker, so that counting is nobody else's business.
     counts: Box<[Counts]>,
 }
@@ -91,7 +95,7 @@ impl Usages {
         known.retain(|_, usage| usage.strong_count() > 0);
         let [plugin, middleware, router] = key.clone();
         let counts = std::iter::repeat_with(Counts::default).take(self.workers).collect();
-        let usage = Arc::new(Usage { plugin, middleware, router, counts });
+        let usage = Arc::new(Usage { plugin, middleware, router, scopes: OnceLock::new(), counts });
         known.insert(key, Arc::downgrade(&usage));
         usage
     }

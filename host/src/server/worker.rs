@@ -26,11 +26,11 @@ use crate::config::install::{self, CertificatesResolver, HeadersStrategy, Transp
 use crate::entrypoint::{self, Admission, Aliases, EntryPoint, Limits, Live, Reception, Sending, Trust, Worker};
 use crate::forward::Pools;
 use crate::middleware::Resources;
-use crate::plugin::{Instances, Usages};
+use crate::plugin::{GuestMetrics, Instances, Usages};
 use crate::service::{Internal, InternalHandler};
 use crate::snapshot::Snapshot;
 use crate::target::{Allowed, Paths};
-use crate::telemetry::AccessLog;
+use crate::telemetry::{AccessLog, Metrics};
 
 /// How often workers forget idle connections and instances that nobody needs any more.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(1);
@@ -45,6 +45,8 @@ pub(super) struct Shared {
     pub(super) admission: Arc<Admission>,
     pub(super) acme: Arc<Acme>,
     pub(super) usages: Arc<Usages>,
+    pub(super) guest_metrics: Arc<GuestMetrics>,
+    pub(super) metrics: Option<Arc<Metrics>>,
 }
 
 /// The running threads. They end when this is dropped.
@@ -96,6 +98,8 @@ impl Workers {
             draining: Arc::clone(&shared.draining),
             host_name: host_name(),
             usages: Arc::clone(&shared.usages),
+            guest_metrics: Arc::clone(&shared.guest_metrics),
+            metrics: shared.metrics.clone(),
         });
         let (draining, when_draining) = watch::channel(false);
         let (stop, when_stopped) = watch::channel(false);
@@ -163,6 +167,7 @@ async fn work(start: Start) {
         live: Live::new(shared.live),
         resources,
         access_log: shared.access_log,
+        meter: shared.metrics.map(|metrics| metrics.meter(number)),
         admission: shared.admission,
         answers: shared.acme.answers().clone(),
         requests: counts.requests,
@@ -205,6 +210,7 @@ fn entry_point(name: &str, install: &Install) -> EntryPoint {
         header_bytes_at_most: http.max_header_bytes,
         http2_streams_at_most: http2.max_concurrent_streams,
         access_log: observability.access_logs.unwrap_or(true),
+        metrics: observability.metrics.unwrap_or(true),
         answers_tls_alpn: !allow_acme_by_pass && install.certificates_resolvers.values().any(has_tls_challenge),
     }
 }

@@ -62,6 +62,7 @@ fn disabled(route: &Route) -> Arc<Route> {
         priority: route.priority,
         service: Arc::clone(&route.service),
         access_log: route.access_log,
+        metrics: route.metrics,
         target: Target::Disabled,
     })
 }
@@ -104,6 +105,7 @@ struct Draft<'a> {
 
 struct Placement {
     entry_point: Arc<str>,
+    metrics: bool,
     tls: Option<RouterTls>,
     chain: Option<Chain>,
 }
@@ -149,7 +151,9 @@ impl<'a> Draft<'a> {
             let before = kept(before, &mut problems).unwrap_or_default();
             let all = before.iter().chain(&plugins);
             let chain = service.clone().map(|service| Chain::new(steps(all, &router), service));
-            placements.push(Placement { entry_point: entry_point.as_str().into(), tls, chain });
+            let metrics = config.observability.metrics.or(settings.observability.metrics).unwrap_or(true)
+                && (counts_internals(install) || !config.service.ends_with("@internal"));
+            placements.push(Placement { entry_point: entry_point.as_str().into(), metrics, tls, chain });
         }
         let priority = if config.priority == 0 { rule.priority() } else { config.priority };
         Ok(Self { name: router, config, rule, priority, placements, problems })
@@ -157,11 +161,12 @@ impl<'a> Draft<'a> {
 
     fn finished(self) -> RouterStatus {
         let Self { name, config, rule, priority, placements, problems } = self;
-        let placed = placements.into_iter().map(|Placement { entry_point, tls, chain }| {
+        let placed = placements.into_iter().map(|Placement { entry_point, metrics, tls, chain }| {
             let target = chain.map_or(Target::Disabled, Target::Serve);
             let service = with_provider(&config.service).into();
             let access_log = config.observability.access_logs.unwrap_or(true);
-            let route = Route { name: Arc::clone(&name), rule: rule.clone(), priority, service, access_log, target };
+            let (name, rule) = (Arc::clone(&name), rule.clone());
+            let route = Route { name, rule, priority, service, access_log, metrics, target };
             Placed { entry_point, tls, route: Arc::new(route) }
         });
         Status::good(config.clone(), placed.collect(), problems)
@@ -176,6 +181,11 @@ impl<'a> Draft<'a> {
         self.placements.iter_mut().for_each(|placement| placement.chain = None);
         self.finished()
     }
+}
+
+/// Whether requests to internal services are counted.
+fn counts_internals(install: &Install) -> bool {
+    install.metrics.as_ref().is_some_and(|metrics| metrics.add_internals)
 }
 
 /// A disabled router is no version to fall back to.
@@ -320,7 +330,7 @@ fn placed(items: &Items) -> impl Iterator<Item = (&str, &Placed)> {
     serving.flat_map(|(name, placed)| placed.iter().map(move |placed| (name, placed)))
 }
 
-/// The proxy's own routers: redirections of entry points, the insecure API, ping.
+/// The proxy's own routers: redirections of entry points, the insecure API, ping, metrics.
 async fn internal(sources: &Sources<'_>, items: &mut Items) {
     let install = sources.install;
     for (name, entry_point) in &install.entry_points {
@@ -337,6 +347,10 @@ async fn internal(sources: &Sources<'_>, items: &mut Items) {
     }
     if let Some(ping) = install.ping.as_ref().filter(|ping| !ping.manual_routing) {
         add(items, "ping", &ping.entry_point, "PathPrefix(`/ping`)", i64::MAX, Internal::Ping);
+    }
+    if let Some(prometheus) = install.prometheus().filter(|prometheus| !prometheus.manual_routing) {
+        let (entry_point, rule) = (&prometheus.entry_point, "PathPrefix(`/metrics`)");
+        add(items, "prometheus", entry_point, rule, i64::MAX, Internal::Prometheus);
     }
     challenges(install, items);
 }
@@ -369,7 +383,8 @@ fn place(items: &mut Items, name: &str, entry_point: &str, rule: &str, priority:
     let name = format!("{name}@internal");
     let rule = Rule::parse(rule).expect("the proxy's own rules are good");
     let (route_name, service) = (name.as_str().into(), service.into());
-    let route = Arc::new(Route { name: route_name, rule, priority, service, access_log: false, target });
+    let route =
+        Arc::new(Route { name: route_name, rule, priority, service, access_log: false, metrics: false, target });
     let placed = Placed { entry_point: entry_point.into(), tls: None, route };
     items.routers.insert(name, Status::good(config, vec![placed], Vec::new()));
 }

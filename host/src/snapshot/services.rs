@@ -66,11 +66,16 @@ fn internal(item: &Item<routing::Router>, install: &Install, name: &str) -> Resu
         None => return Err(item.problem("service", format!("there is no service `{name}@internal`"))),
         Some(Internal::Api | Internal::Dashboard) if install.api.is_none() => "api",
         Some(Internal::Ping) if install.ping.is_none() => "ping",
+        Some(Internal::Prometheus) if install.prometheus().is_none() => "metrics.prometheus",
         Some(service) => return Ok(Arc::new(Service::Internal(service))),
     };
     let problem =
         item.problem("service", format!("`{name}@internal` is there only with `{section}` in the install file"));
-    Err(problem.help(format!("add `{section}: {{}}` to the install file and restart")))
+    let written = match section.split_once('.') {
+        Some((section, option)) => format!("{section}: {{{option}: {{}}}}"),
+        None => format!("{section}: {{}}"),
+    };
+    Err(problem.help(format!("add `{written}` to the install file and restart")))
 }
 
 fn transport_status(

@@ -184,6 +184,19 @@ pub(in crate::config) fn status_codes(text: &str) -> Result<RangeInclusive<u16>,
     }
 }
 
+/// Numbers above zero, each greater than the one before.
+pub(in crate::config) fn ascending(texts: &[String]) -> Result<Vec<f64>, String> {
+    let number = |text: &String| {
+        let number = text.trim().parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+        number.ok_or_else(|| format!("`{text}` is no number above zero"))
+    };
+    let numbers = texts.iter().map(number).collect::<Result<Vec<f64>, String>>()?;
+    match numbers.windows(2).find(|pair| pair[0] >= pair[1]) {
+        Some(pair) => Err(format!("`{}` must not come before `{}`\nput the smaller one first", pair[0], pair[1])),
+        None => Ok(numbers),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -250,5 +263,18 @@ mod tests {
         assert!(network("10.0.0.0/33").is_err());
         assert_eq!(status_codes("500-599"), Ok(500..=599));
         assert!(status_codes("599-500").is_err());
+    }
+
+    #[test]
+    fn ends_of_classes_ascend() {
+        let read = |text: &str| {
+            let texts: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            super::ascending(&texts)
+        };
+        assert_eq!(read("0.1 5 1e3"), Ok(vec![0.1, 5.0, 1000.0]));
+        assert_eq!(read(""), Ok(Vec::new()));
+        for bad in ["0", "-1", "x", "NaN", "inf", "1 1", "2 1"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -41,7 +41,7 @@ pub(in crate::config) fn read(root: Option<Node>) -> Result<(Install, Vec<Proble
     if problems.iter().any(Problem::is_error) { Err(problems) } else { Ok((install, problems)) }
 }
 
-/// Traefik's own entry points: `http` where there is none, `traefik` where API or ping asks for it.
+/// Traefik's own entry points: `http` where there is none, `traefik` where API, ping or metrics ask for it.
 fn complete(install: &mut Install) {
     let at =
         |port| EntryPoint { address: super::Address { port, ..super::Address::default() }, ..EntryPoint::default() };
@@ -50,7 +50,9 @@ fn complete(install: &mut Install) {
     }
     let api = install.api.as_ref().is_some_and(|api| api.insecure);
     let ping = install.ping.as_ref().is_some_and(|ping| !ping.manual_routing && ping.entry_point == "traefik");
-    if api || ping {
+    let metrics = install.prometheus();
+    let metrics = metrics.is_some_and(|metrics| !metrics.manual_routing && metrics.entry_point == "traefik");
+    if api || ping || metrics {
         install.entry_points.entry("traefik".to_owned()).or_insert_with(|| at(8080));
     }
 }
@@ -117,12 +119,15 @@ fn entry_points(install: &Install) -> Vec<Problem> {
         }
         problems.extend(missing_resolver(install, name, entry_point));
     }
-    if let Some(ping) = &install.ping {
+    let ping = install.ping.as_ref().filter(|ping| !ping.manual_routing);
+    let ping = ping.map(|ping| ("ping.entryPoint", &ping.entry_point));
+    let prometheus = install.prometheus().filter(|prometheus| !prometheus.manual_routing);
+    let prometheus = prometheus.map(|prometheus| ("metrics.prometheus.entryPoint", &prometheus.entry_point));
+    for (key, name) in [ping, prometheus].into_iter().flatten() {
         let known = || install.entry_points.keys().map(String::as_str).chain(["traefik"]);
-        if !ping.manual_routing && !known().any(|name| name == ping.entry_point) {
-            let message = format!("there is no entry point `{}`", ping.entry_point);
-            let problem = Problem::warning("ping.entryPoint", message).at(install.place("ping.entryPoint"));
-            problems.push(problem.help(did_you_mean(&ping.entry_point, known())));
+        if !known().any(|known| known == name) {
+            let problem = Problem::warning(key, format!("there is no entry point `{name}`")).at(install.place(key));
+            problems.push(problem.help(did_you_mean(name, known())));
         }
     }
     problems
@@ -173,6 +178,7 @@ const SECTIONS: &[&str] = &[
     "accessLog",
     "api",
     "ping",
+    "metrics",
     "entryPoints",
     "providers",
     "serversTransport",
@@ -182,12 +188,13 @@ const SECTIONS: &[&str] = &[
 ];
 
 /// Traefik's other keys of the first level.
-const LATER: &[&str] =
-    &["metrics", "tracing", "hostResolver", "experimental", "core", "spiffe", "ocsp", "tcpServersTransport"];
+const LATER: &[&str] = &["tracing", "hostResolver", "experimental", "core", "spiffe", "ocsp", "tcpServersTransport"];
 
 const REST: &[Rest] = &[
     Rest { section: "Install", keys: LATER, treat: Treat::Ignore },
     Rest { section: "Log", keys: &["otlp"], treat: Treat::Ignore },
+    Rest { section: "Metrics", keys: &["otlp", "datadog", "statsD", "influxDB2"], treat: Treat::Ignore },
+    Rest { section: "Prometheus", keys: &["headerLabels"], treat: Treat::Ignore },
     Rest { section: "AccessLog", keys: &["otlp", "dualOutput"], treat: Treat::Ignore },
     Rest { section: "AccessLogFields", keys: &["queryParameters"], treat: Treat::Ignore },
     Rest { section: "EntryPoint", keys: &["proxyProtocol", "http3", "udp"], treat: Treat::Ignore },
