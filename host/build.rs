@@ -1,6 +1,8 @@
 //! Builds the middlewares and DNS providers of `plugins/` into WebAssembly components and lists them in
 //! `$OUT_DIR/builtins.rs`, which the host includes: a slice of name and bytes. A nested cargo does the work, in a target
 //! directory of its own that all profiles of the host share.
+//!
+//! Besides it lists what `weir plugin new` writes: the files of `plugins/templates`, and of the Rust library.
 
 use std::env;
 use std::error::Error;
@@ -8,6 +10,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+
+/// What building or testing a template leaves behind.
+const NOT_OF_TEMPLATES: [&str; 4] = ["target", "node_modules", "__pycache__", ".venv"];
 
 const TARGET: &str = "wasm32-wasip2";
 
@@ -60,6 +65,8 @@ fn build() -> Result<(), Box<dyn Error>> {
     }
     builtins.push_str("]\n");
     fs::write(out_dir.join("builtins.rs"), builtins)?;
+    fs::write(out_dir.join("templates.rs"), templates(&workspace.join("plugins/templates"))?)?;
+    fs::write(out_dir.join("sdk.rs"), sdk(workspace)?)?;
     Ok(())
 }
 
@@ -78,6 +85,63 @@ fn watch(path: &Path) -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", path.display());
     }
     Ok(())
+}
+
+/// A slice of language, path and text.
+fn templates(folder: &Path) -> Result<String, Box<dyn Error>> {
+    let mut list = "&[\n".to_owned();
+    for file in files(folder)? {
+        println!("cargo::rerun-if-changed={}", file.display());
+        let path = file.strip_prefix(folder)?.to_str().ok_or("a template's path is no UTF-8")?.to_owned();
+        let (language, path) = path.split_once('/').ok_or("a template is in the folder of its language")?;
+        writeln!(list, "    ({language:?}, {path:?}, include_str!({file:?})),")?;
+    }
+    list.push_str("]\n");
+    Ok(list)
+}
+
+/// A slice of path and text: the Rust library as a package that needs no workspace around it.
+fn sdk(workspace: &Path) -> Result<String, Box<dyn Error>> {
+    let folder = workspace.join("plugins/sdk");
+    let manifest = fs::read_to_string(folder.join("Cargo.toml"))?;
+    let manifest = alone(&manifest, &fs::read_to_string(workspace.join("Cargo.toml"))?)?;
+    let mut list = format!("&[\n    (\"Cargo.toml\", {manifest:?}),\n");
+    for file in files(&folder.join("src"))? {
+        // One level nearer to the interface than in this repository.
+        let text = fs::read_to_string(&file)?.replace("\"../../wit\"", "\"../wit\"");
+        writeln!(list, "    ({:?}, {text:?}),", file.strip_prefix(&folder)?)?;
+    }
+    list.push_str("]\n");
+    Ok(list)
+}
+
+/// A manifest with what it inherits written out, but for lints.
+fn alone(manifest: &str, workspace: &str) -> Result<String, Box<dyn Error>> {
+    let mut alone = String::new();
+    for line in manifest.lines().filter(|line| !matches!(*line, "[lints]" | "workspace = true")) {
+        match line.strip_suffix(".workspace = true") {
+            None => writeln!(alone, "{line}")?,
+            Some(key) => {
+                let inherited = workspace.lines().find(|line| line.starts_with(&format!("{key} = ")));
+                writeln!(alone, "{}", inherited.ok_or_else(|| format!("the workspace has no `{key}`"))?)?;
+            }
+        }
+    }
+    Ok(alone)
+}
+
+/// All files in a folder and below, in order of name.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if NOT_OF_TEMPLATES.iter().any(|name| path.ends_with(name)) {
+            continue;
+        }
+        if path.is_dir() { found.extend(files(&path)?) } else { found.push(path) }
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Without the target's standard library rustc says "can't find crate for `core`" some hundred times.

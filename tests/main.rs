@@ -18,6 +18,7 @@ mod limits;
 mod load_balancing;
 mod middlewares;
 mod ntlm;
+mod plugin_command;
 mod plugins;
 mod providers;
 mod reload;

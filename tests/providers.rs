@@ -27,7 +27,7 @@ async fn host() -> Arc<Host> {
     static HOST: OnceCell<Arc<Host>> = OnceCell::const_new();
 
     let host = HOST
-        .get_or_init(async || Host::new(Some(proxy::cache()), 1, &BTreeMap::new()).expect("a WebAssembly engine"))
+        .get_or_init(async || Host::new(Some(proxy::cache()), None, 1, &BTreeMap::new()).expect("a WebAssembly engine"))
         .await;
     Arc::clone(host)
 }

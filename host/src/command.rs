@@ -4,12 +4,14 @@
 
 mod arguments;
 mod check;
+mod plugin;
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 pub use self::arguments::{Arguments, Command, Unusable};
 pub use self::check::{Report, check, plugins};
+pub use self::plugin::{Asked, plugin};
 use crate::config::{self, Files, Install, Problem};
 use crate::server::Settings;
 
@@ -58,7 +60,7 @@ fn quick_start(arguments: &Arguments) -> Result<Found, Vec<Problem>> {
 }
 
 fn settings(install: Install, files: Option<Files>, plugin_directory: PathBuf) -> Settings {
-    Settings { install, files, plugin_directory, plugin_cache: cache_directory() }
+    Settings { install, files, plugin_directory, plugin_cache: cache_directory(), compiler: env::current_exe().ok() }
 }
 
 /// Traefik's search order, then Weir's own directory.

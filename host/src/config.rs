@@ -49,6 +49,17 @@ pub fn install_text(name: &Path, text: &str) -> Result<(Install, Vec<Problem>), 
     install::read(tree::parse(&Arc::from(name), text)?)
 }
 
+/// Reads options of a plugin that are no part of a routing file. `name` stands for where they come from in messages.
+///
+/// # Errors
+///
+/// They are no YAML, of which JSON is a part.
+pub fn options(name: &Path, text: &[u8]) -> Result<Node, Vec<Problem>> {
+    let name: Arc<Path> = Arc::from(name);
+    let text = tree::text(&name, text).map_err(|problem| vec![problem])?;
+    Ok(tree::parse(&name, text)?.unwrap_or_else(|| Node::nothing(name)))
+}
+
 /// Where something stands in a file. Line and column count from 1, the column in characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {

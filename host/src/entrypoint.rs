@@ -6,7 +6,7 @@
 mod admission;
 mod challenge;
 mod exchange;
-mod forwarded;
+pub mod forwarded;
 mod frames;
 mod head;
 mod hop;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use weir::command::{self, Arguments, Command, Found, Report, Unusable};
 use weir::config::Problem;
+use weir::plugin::compile_here;
 use weir::server::Server;
 use weir::telemetry::{self, Logging};
 
@@ -21,18 +22,23 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return print(&format!("error: failed to start: {error}\n"), false),
     };
-    let report = |result: anyhow::Result<Report>| match result {
-        Ok(Report { text, good }) => print(&text, good),
-        Err(error) => print(&format!("error: {error:#}\n"), false),
-    };
-    match arguments.command {
+    match &arguments.command {
         Command::Version => print(&format!("weir {}\n", env!("CARGO_PKG_VERSION")), true),
         Command::Check => report(runtime.block_on(command::check(command::find(&arguments)))),
         Command::Plugins => report(runtime.block_on(command::plugins(command::find(&arguments)))),
+        Command::Plugin(asked) => report(command::plugin(asked)),
+        Command::Compile(into) => report(compile_here(into).map(|()| Report { text: String::new(), good: true })),
         Command::Serve => match runtime.block_on(serve(&arguments)) {
             Ok(code) => code,
             Err(error) => print(&format!("error: {error:#}\n"), false),
         },
+    }
+}
+
+fn report(result: anyhow::Result<Report>) -> ExitCode {
+    match result {
+        Ok(Report { text, good }) => print(&text, good),
+        Err(error) => print(&format!("error: {error:#}\n"), false),
     }
 }
 

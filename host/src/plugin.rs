@@ -10,10 +10,12 @@ mod bindings;
 mod body;
 mod breaker;
 mod cache;
+mod compiler;
 mod edit;
 mod filter;
 mod grants;
 mod imports;
+mod inspect;
 mod instance;
 mod lane;
 mod limits;
@@ -44,10 +46,12 @@ use self::bindings::filter::FilterIndices;
 use self::bindings::middleware::MinimalMiddlewarePre;
 use self::breaker::{Breaker, Share};
 use self::cache::Cache;
+pub use self::compiler::{COMMAND as COMPILE, compile_here};
 pub use self::edit::{FixedEdit, HeaderEdit, Plan};
 use self::grants::{Exchanges, Reach};
 pub use self::imports::Exchange;
 use self::imports::State;
+pub use self::inspect::Interfaces;
 pub use self::instance::{Instances, RequestVerdict};
 use self::lane::{Lane, Pace};
 use self::limits::{MEMORY_AT_MOST, TICK};
@@ -68,14 +72,19 @@ const COMPONENT_BYTES_AT_MOST: u64 = 64 << 20;
 /// Instances of all plugins and workers together.
 const INSTANCES: u32 = 1000;
 
+/// The component of a built-in plugin, by its name in the configuration.
+pub fn built_in(name: &str) -> Option<&'static [u8]> {
+    BUILT_IN.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
+}
+
 /// The WebAssembly engine and what guests may import. One for the process.
 pub struct Host {
     engine: Engine,
     linker: Linker<State>,
     cache: Cache,
     usages: Arc<Usages>,
-    /// What administrators have set, by plugin name in lower case.
-    settings: BTreeMap<String, PluginSettings>,
+    /// What administrators have set, by plugin name in lower case; `None`: plugins may do all that they ask for.
+    settings: Option<BTreeMap<String, PluginSettings>>,
     /// Where exchanges of plugins run.
     control: Option<Handle>,
     /// Where calls run that run long.
@@ -180,23 +189,39 @@ pub struct Entry {
 
 impl Host {
     /// `cache` is where compiled components are kept; `None` keeps them in memory alone. Calls come from so many workers.
-    /// Made on the control runtime.
+    /// `compiler` is the program, weir itself, that compiles plugins in a process of its own; `None`: this one does. Made
+    /// on the control runtime.
     pub fn new(
         cache: Option<PathBuf>,
+        compiler: Option<PathBuf>,
         workers: usize,
         settings: &BTreeMap<String, PluginSettings>,
+    ) -> anyhow::Result<Arc<Self>> {
+        Self::with(cache, compiler, workers, Some(policy::by_name(settings)))
+    }
+
+    /// One at the desk of a plugin's author: plugins may do all that they ask for.
+    pub fn trusting(cache: Option<PathBuf>) -> anyhow::Result<Arc<Self>> {
+        Self::with(cache, None, 1, None)
+    }
+
+    fn with(
+        cache: Option<PathBuf>,
+        compiler: Option<PathBuf>,
+        workers: usize,
+        settings: Option<BTreeMap<String, PluginSettings>>,
     ) -> anyhow::Result<Arc<Self>> {
         let engine = engine()?;
         let mut linker = Linker::new(&engine);
         imports::link(&mut linker).map_err(opaque)?;
-        let cache = Cache::open(cache, &engine);
+        let cache = Cache::open(cache, compiler, &engine);
         let usages = Arc::new(Usages::new(workers));
         let host = Arc::new(Self {
             engine,
             linker,
             cache,
             usages,
-            settings: policy::by_name(settings),
+            settings,
             control: Handle::try_current().ok(),
             lane: Lane::default(),
             next_id: AtomicU64::new(0),
@@ -218,13 +243,14 @@ impl Host {
         }
         reject_core_modules(bytes)?;
         let sha256 = hexadecimal(&Sha256::digest(bytes));
-        let component = self.cache.component(&self.engine, &sha256, bytes)?;
+        let component = self.cache.component(&self.engine, &sha256, bytes).await?;
         let kind = self.kind(&component)?;
         let imports = self.check_imports(&component, kind)?;
         let pre = self.linker.instantiate_pre(&component).map_err(opaque)?;
         let exports = Exports::new(kind, &pre)?;
         let filter = self.filter(&component, &pre)?;
-        let policy = Policy::new(&origin, self.settings.get(&name.to_lowercase()));
+        let settings = self.settings.as_ref().map(|settings| settings.get(&name.to_lowercase()));
+        let policy = settings.map_or_else(Policy::trusting, |settings| Policy::new(&origin, settings));
         let name: Arc<str> = name.into();
         let about = about::describe(&name, policy.memory, &pre).await?;
         policy.admits(&name, kind, &imports, &about)?;
@@ -270,7 +296,7 @@ impl Host {
             breaker: Breaker::new(),
             pace: Pace::default(),
             held: Arc::default(),
-            secrets: plugin.policy.secrets(&plugin.name)?,
+            secrets: plugin.secrets()?,
             reach: Arc::new(plugin.reach(config)?),
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             config: config.clone(),
@@ -350,6 +376,13 @@ impl Plugin {
         self.policy.secret_files()
     }
 
+    fn secrets(&self) -> anyhow::Result<Values> {
+        match self.policy.trusts {
+            true => Ok(Values::of_environment(&self.about)),
+            false => Values::granted(&self.name, &self.policy.allow.secrets),
+        }
+    }
+
     /// Where `fetch` may go: to what is granted, and to the addresses of a configuration.
     fn reach(&self, config: &Value) -> anyhow::Result<Reach> {
         let mut origins = self.policy.allow.fetch.clone();
@@ -359,6 +392,9 @@ impl Plugin {
             };
             let origin = Uri::from_str(url).map_err(|_| "it is no URL").and_then(|url| WebOrigin::of(&url));
             origins.push(origin.map_err(|problem| anyhow!("`{url}` cannot be reached: {problem}"))?);
+        }
+        if self.policy.trusts {
+            return Ok(Reach::Anywhere);
         }
         Ok(Reach::Granted { plugin: Arc::clone(&self.name), origins })
     }
@@ -490,7 +526,7 @@ impl Configured {
 
     /// Whether it is this plugin with this configuration, so that a reload may keep it with all its state.
     pub fn is(&self, plugin: &Arc<Plugin>, config: &Value) -> bool {
-        let has_the_same_secrets = || plugin.policy.secrets(&plugin.name).is_ok_and(|secrets| secrets == self.secrets);
+        let has_the_same_secrets = || plugin.secrets().is_ok_and(|secrets| secrets == self.secrets);
         Arc::ptr_eq(&self.plugin, plugin) && self.config == *config && has_the_same_secrets()
     }
 }

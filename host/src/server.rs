@@ -56,6 +56,8 @@ pub struct Settings {
     pub plugin_directory: PathBuf,
     /// Where compiled plugins are kept where the install file names no place; `None`: in memory.
     pub plugin_cache: Option<PathBuf>,
+    /// The program, weir itself, that compiles plugins in a process of its own; `None`: this process does.
+    pub compiler: Option<PathBuf>,
 }
 
 impl Server {
@@ -155,9 +157,9 @@ struct Reloader {
 
 impl Reloader {
     fn new(settings: Settings, acme: impl FnOnce(&Install, &Arc<Host>) -> Acme) -> anyhow::Result<Self> {
-        let Settings { install, files, plugin_directory, plugin_cache } = settings;
+        let Settings { install, files, plugin_directory, plugin_cache, compiler } = settings;
         let cache = install.plugins.cache.directory.clone().or(plugin_cache);
-        let host = Host::new(cache, listen::workers(), &install.plugins.settings)?;
+        let host = Host::new(cache, compiler, listen::workers(), &install.plugins.settings)?;
         match host.cache_directory() {
             Some(directory) => tracing::debug!("compiled plugins are kept in `{}`", directory.display()),
             None => tracing::debug!("compiled plugins are kept in memory alone"),

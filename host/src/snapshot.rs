@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::certificates::WantedByResolver;
+pub use self::middlewares::plugin_options;
 use crate::acme::Acme;
 use crate::config::{Install, Problem, Routing, routing};
 use crate::forward::Transport;

@@ -32,7 +32,7 @@ pub(crate) async fn guest(name: &str) -> Vec<u8> {
     let folder = FOLDER
         .get_or_init(async || {
             let folder = tokio::task::spawn_blocking(build).await.expect("the guests are built");
-            let host = Host::new(Some(proxy::cache()), 1, &BTreeMap::new()).expect("a WebAssembly engine");
+            let host = Host::new(Some(proxy::cache()), None, 1, &BTreeMap::new()).expect("a WebAssembly engine");
             Plugins::scan(&host, &folder, &Wanted::All, &Plugins::default()).await;
             folder
         })

@@ -59,7 +59,13 @@ impl Proxy {
         let root = format!("{}/", folder.root().display());
         let warnings = warnings.iter().map(|warning| warning.to_string().replace(&root, "")).collect();
         let plugin_directory = folder.path("plugins");
-        let settings = Settings { install, files: None, plugin_directory, plugin_cache: Some(cache()) };
+        let settings = Settings {
+            install,
+            files: None,
+            plugin_directory,
+            plugin_cache: Some(cache()),
+            compiler: Some(env!("CARGO_BIN_EXE_weir").into()),
+        };
         let starting = STARTING.lock().await;
         let server = Server::start(settings).await.expect("a proxy that starts");
         drop(starting);

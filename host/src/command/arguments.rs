@@ -10,6 +10,9 @@ use clap::builder::PathBufValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches};
 
+use super::plugin::{self, Asked};
+use crate::plugin::COMPILE;
+
 /// The sections of Traefik's install configuration: what its flags and variables begin with.
 const TRAEFIK_SECTIONS: [&str; 17] = [
     "accesslog",
@@ -41,11 +44,14 @@ pub struct Arguments {
     pub ignored: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     Serve,
     Check,
     Plugins,
+    Plugin(Asked),
+    /// A component from the standard input into this file. For the proxy itself.
+    Compile(PathBuf),
     Version,
 }
 
@@ -70,7 +76,9 @@ impl Arguments {
     ) -> Result<Self, Unusable> {
         let (ours, mut ignored) = separate(arguments);
         let matches = grammar().try_get_matches_from(ours).map_err(|error| match error.kind() {
-            ErrorKind::DisplayHelp => Unusable::Help(error.to_string()),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                Unusable::Help(error.to_string())
+            }
             _ => Unusable::Wrong(error.to_string()),
         })?;
         let traefiks = variables.into_iter().filter_map(|(name, _)| name.into_string().ok());
@@ -79,6 +87,8 @@ impl Arguments {
         ignored.extend(traefiks.into_iter().map(|name| format!("the variable {name}")));
         let (command, below) = match matches.subcommand() {
             Some(("check", below)) => (Command::Check, Some(below)),
+            Some(("plugin", below)) => (plugin::asked(below).map_or(Command::Serve, Command::Plugin), None),
+            Some((COMPILE, below)) => (into(below).map_or(Command::Serve, Command::Compile), None),
             Some(("plugins", below)) => (Command::Plugins, Some(below)),
             Some(("version", below)) => (Command::Version, Some(below)),
             _ => (Command::Serve, None),
@@ -102,13 +112,24 @@ fn grammar() -> clap::Command {
              without any file a quick start is served.",
         )
         .no_binary_name(true)
+        .bin_name("weir")
         .arg(file())
         .arg(Arg::new("version").long("version").action(clap::ArgAction::SetTrue).help("Print the version"))
         .subcommand(
             clap::Command::new("check").about("Say everything that is wrong, or what would be served").arg(file()),
         )
         .subcommand(clap::Command::new("plugins").about("List the plugins and what each may use").arg(file()))
+        .subcommand(plugin::grammar())
+        .subcommand(
+            clap::Command::new(COMPILE)
+                .hide(true)
+                .arg(Arg::new("into").required(true).value_parser(PathBufValueParser::new())),
+        )
         .subcommand(clap::Command::new("version").about("Print the version"))
+}
+
+fn into(matches: &ArgMatches) -> Option<PathBuf> {
+    matches.get_one::<PathBuf>("into").cloned()
 }
 
 fn config_file(matches: &ArgMatches) -> Option<PathBuf> {

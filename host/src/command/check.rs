@@ -86,7 +86,7 @@ fn described(text: &mut String, plugin: &Plugin) {
     line(text, &format!("  may reach: {}{instead}", or_nothing(origins)));
 }
 
-fn listed(problems: &[Problem]) -> String {
+pub(super) fn listed(problems: &[Problem]) -> String {
     if problems.is_empty() {
         return String::new();
     }

@@ -72,6 +72,11 @@ pub(super) fn text<'a>(file: &Arc<Path>, bytes: &'a [u8]) -> Result<&'a str, Pro
 }
 
 impl Node {
+    /// What a file without content holds.
+    pub(super) fn nothing(file: Arc<Path>) -> Self {
+        Self::new(Place { file, line: 1, column: 1 }, Kind::Null)
+    }
+
     pub fn place(&self) -> &Place {
         &self.0.place
     }
@@ -79,6 +84,12 @@ impl Node {
     /// The path of keys that leads here where it is known, such as `http.middlewares.auth.basicAuth`; else empty.
     pub fn key(&self) -> &str {
         &self.0.key
+    }
+
+    /// An error about this value, or about one below it at a path such as `tls.options`, with its place.
+    pub fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
+        let key = [self.key(), path].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
+        Problem::error(key, message).at(self.nearest(path))
     }
 
     pub(super) fn kind(&self) -> &Kind {

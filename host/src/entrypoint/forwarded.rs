@@ -49,13 +49,7 @@ impl Trust {
 }
 
 /// Leaves the forwarding fields as servers may rely on them. `proxy` is this host's name.
-pub(super) fn set(
-    headers: &mut HeaderMap,
-    connection: &Connection,
-    trusted: bool,
-    websocket: bool,
-    proxy: &HeaderValue,
-) {
+pub fn set(headers: &mut HeaderMap, connection: &Connection, trusted: bool, websocket: bool, proxy: &HeaderValue) {
     remove(headers, trusted);
     // One growth of the table instead of two, `X-Forwarded-For` included.
     headers.reserve(6);

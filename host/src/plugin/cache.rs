@@ -14,6 +14,7 @@ use anyhow::Context;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::compiler::{self, NotRun};
 use super::opaque;
 
 /// What nobody has used for so long is removed.
@@ -24,12 +25,14 @@ const TOUCHED_EACH: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) struct Cache {
     directory: Option<PathBuf>,
+    compiler: Option<PathBuf>,
     /// Of the engine's version and settings, on which compiled code depends.
     engine: u64,
 }
 
 impl Cache {
-    pub(super) fn open(directory: Option<PathBuf>, engine: &Engine) -> Self {
+    /// `compiler` is the program that compiles in a process of its own; `None`: it is done here.
+    pub(super) fn open(directory: Option<PathBuf>, compiler: Option<PathBuf>, engine: &Engine) -> Self {
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let directory = directory.filter(|directory| match own_directory(directory) {
@@ -45,18 +48,30 @@ impl Cache {
         if let Some(directory) = &directory {
             forget_unused(directory, SystemTime::now());
         }
-        Self { directory, engine: hasher.finish() }
+        Self { directory, compiler, engine: hasher.finish() }
     }
 
     pub(super) fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
     }
 
-    pub(super) fn component(&self, engine: &Engine, sha256: &str, bytes: &[u8]) -> anyhow::Result<Component> {
+    pub(super) async fn component(&self, engine: &Engine, sha256: &str, bytes: &[u8]) -> anyhow::Result<Component> {
         let file =
             self.directory.as_ref().map(|directory| directory.join(format!("{sha256}-{:016x}.cwasm", self.engine)));
         if let Some(component) = file.as_ref().and_then(|file| stored(engine, file)) {
             return Ok(component);
+        }
+        if let (Some(program), Some(file)) = (&self.compiler, &file) {
+            match compiled_apart(program, bytes, file).await {
+                Err(error) if error.is::<NotRun>() => tracing::debug!("a plugin is compiled here: {error:#}"),
+                Err(error) => return Err(error),
+                // One of another version compiles for another engine.
+                Ok(()) => {
+                    if let Some(component) = stored(engine, file) {
+                        return Ok(component);
+                    }
+                }
+            }
         }
         let component = Component::new(engine, bytes).map_err(opaque).context("compiling it")?;
         if let Some(file) = file
@@ -68,13 +83,25 @@ impl Cache {
     }
 }
 
+/// Leaves the file when it is whole.
+async fn compiled_apart(program: &Path, component: &[u8], file: &Path) -> anyhow::Result<()> {
+    let temporary = file.with_extension(format!("{:016x}.tmp", unique()));
+    let compiled = compiler::compile(program.to_owned(), component.to_vec(), temporary.clone()).await;
+    let kept = compiled.and_then(|()| fs::rename(&temporary, file).context("keeping what was compiled"));
+    if kept.is_err() {
+        // It may not be there.
+        let _ = fs::remove_file(&temporary);
+    }
+    kept
+}
+
 fn stored(engine: &Engine, file: &Path) -> Option<Component> {
     if !file.exists() {
         return None;
     }
     #[expect(unsafe_code, reason = "the file is our own serialisation, in a directory that nobody else can write to")]
-    // SAFETY: `own_directory` has checked that only this user can write there, and only `store` does, whole files by
-    // renaming. The engine refuses code of another version or with other settings.
+    // SAFETY: `own_directory` has checked that only this user can write there, and only `store` and our own compiler do,
+    // whole files by renaming. The engine refuses code of another version or with other settings.
     let component = unsafe { Component::deserialize_file(engine, file) };
     let component = component.ok()?;
     touch(file, SystemTime::now());

@@ -2,6 +2,8 @@
 //!
 //! `plugin` calls it on everything that comes back from a guest. It never trusts a name, a value or a status.
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
@@ -80,6 +82,28 @@ impl FixedEdit {
             wit::Transport::Any => true,
             wit::Transport::Plain => !tls,
             wit::Transport::Tls => tls,
+        }
+    }
+}
+
+impl fmt::Display for FixedEdit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.edit)?;
+        match self.transport {
+            wit::Transport::Any => Ok(()),
+            wit::Transport::Plain => out.write_str(", without TLS"),
+            wit::Transport::Tls => out.write_str(", with TLS"),
+        }
+    }
+}
+
+impl fmt::Display for HeaderEdit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        match self {
+            Self::Set(name, text) => write!(out, "set {name}: {}", value(text)),
+            Self::Append(name, text) => write!(out, "append {name}: {}", value(text)),
+            Self::Remove(name) => write!(out, "remove {name}"),
         }
     }
 }

@@ -62,6 +62,8 @@ pub(super) enum Reach {
     Declared(Vec<WebOrigin>),
     /// What the variables of a DNS provider name, anywhere.
     Configured(Vec<WebOrigin>),
+    /// Everything, for a plugin's author.
+    Anywhere,
     /// What the administrator names, anywhere.
     Granted { plugin: Arc<str>, origins: Vec<WebOrigin> },
 }
@@ -181,7 +183,10 @@ impl Grants {
 
 impl Reach {
     fn admits(&self, origin: &WebOrigin) -> Result<(), Error> {
-        let (Self::Declared(origins) | Self::Configured(origins) | Self::Granted { origins, .. }) = self;
+        let origins = match self {
+            Self::Declared(origins) | Self::Configured(origins) | Self::Granted { origins, .. } => origins,
+            Self::Anywhere => return Ok(()),
+        };
         if origins.contains(origin) {
             return Ok(());
         }
@@ -189,7 +194,7 @@ impl Reach {
         let allowed = if origins.is_empty() { "nothing".to_owned() } else { origins.join(", ") };
         let help = match self {
             Self::Declared(_) => format!("its description must have `{origin}` among its origins"),
-            Self::Configured(_) => "its variables name where it goes".to_owned(),
+            Self::Configured(_) | Self::Anywhere => "its variables name where it goes".to_owned(),
             Self::Granted { plugin, .. } => format!("`plugins.settings.{plugin}.allow.fetch` may grant it"),
         };
         Err(error(ErrorKind::Denied, format!("reach `{origin}`: the plugin may reach {allowed}; {help}")))

@@ -166,6 +166,11 @@ impl Instances {
         Ok(Response::from_parts(head, body))
     }
 
+    /// Makes an instance before any request asks for one. Answers the bytes of memory that it has after `init`.
+    pub async fn start(&self, step: &Step) -> anyhow::Result<usize> {
+        self.pool(step).start().await
+    }
+
     /// Forgets the instances of plugins that no configuration names any more, and those that were not needed lately.
     pub fn prune(&self) {
         self.pools.borrow_mut().retain(|_, pool| pool.prune());

@@ -120,6 +120,15 @@ impl Pool {
         self.of.strong_count() > 0 || self.running.iter().any(|running| running.get() > 0)
     }
 
+    /// Makes one more idle instance, and says how many bytes of memory it has.
+    pub(super) async fn start(&self) -> anyhow::Result<usize> {
+        let plugin = self.of.upgrade().context("its configuration has gone")?;
+        let (instance, _) = Box::pin(initialised(&plugin)).await?;
+        let memory = instance.memory_at_first;
+        self.idle.borrow_mut().push(instance);
+        Ok(memory)
+    }
+
     /// An idle instance, or a new one, for one call.
     pub(super) async fn take(self: Rc<Self>, step: &Step, worker: usize) -> Result<Lease<'_>, Failure> {
         self.lease(Cow::Borrowed(step), Use::Call, worker).await

@@ -112,6 +112,12 @@ impl Values {
         secrets.iter().map(value).collect::<anyhow::Result<_>>().map(Self)
     }
 
+    /// What a plugin declares, as far as the environment of the process has it.
+    pub(super) fn of_environment(about: &About) -> Self {
+        let names = about.variables.iter().map(|variable| &variable.name);
+        Self(names.filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))).collect())
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }

@@ -153,22 +153,32 @@ async fn configured(
     config: &Node,
     files: &mut BTreeSet<PathBuf>,
 ) -> Result<Arc<Configured>, Vec<Problem>> {
-    let key = below(item, config);
-    let mut options = config.to_json(&plugin.about.schema)?;
-    if options.is_null() {
-        options = Value::Object(serde_json::Map::new());
-    }
-    for pointer in &plugin.about.files {
-        inline(&mut options, pointer, files)
-            .map_err(|message| vec![item.problem(&format!("{key}{}", pointer.replace('/', ".")), message)])?;
-    }
+    let options = plugin_options(plugin, config, files)?;
     files.extend(plugin.secret_files().map(Path::to_owned));
     if let Some(configured) = previous_with(sources, name, plugin, &options) {
         return Ok(configured);
     }
     configure(sources, &format!("{name}@file"), plugin, &options)
         .await
-        .map_err(|message| vec![item.problem(key, message)])
+        .map_err(|message| vec![item.problem(below(item, config), message)])
+}
+
+/// A plugin's options as it gets them: what its schema makes of them, with the texts of files in the place of their
+/// names. The files are added to `files`.
+///
+/// # Errors
+///
+/// Everything in which they do not fit the schema, or a file that cannot be read.
+pub fn plugin_options(plugin: &Plugin, config: &Node, files: &mut BTreeSet<PathBuf>) -> Result<Value, Vec<Problem>> {
+    let mut options = config.to_json(&plugin.about.schema)?;
+    if options.is_null() {
+        options = Value::Object(serde_json::Map::new());
+    }
+    for pointer in &plugin.about.files {
+        let path = pointer.trim_start_matches('/').replace('/', ".");
+        inline(&mut options, pointer, files).map_err(|message| vec![config.problem(&path, message)])?;
+    }
+    Ok(options)
 }
 
 /// The middleware of the previous snapshot, if neither its plugin nor its configuration has changed: its instances, with

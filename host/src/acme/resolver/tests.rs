@@ -34,7 +34,7 @@ impl Test {
         let (clock, hands) = Clock::movable();
         let ca = MockCa::with_clock(clock.clone()).await;
         std::fs::write(folder.path().join("ca.pem"), ca.root_pem()).expect("a file can be written");
-        let host = Host::new(None, 1, &BTreeMap::new()).expect("an engine");
+        let host = Host::new(None, None, 1, &BTreeMap::new()).expect("an engine");
         let resolver = Self::open(&folder, &ca, &clock, &host, patience);
         Self { folder, ca, clock, hands, host, patience, resolver }
     }

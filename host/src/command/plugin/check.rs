@@ -1,0 +1,266 @@
+//! `weir plugin check`: what a component is, wants and weighs, and whether a configuration suits it.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::arguments::Check;
+use super::log::{Line, Log};
+use super::subject::{Subject, unsuited};
+use super::table::{row, size, time};
+use super::{line, refusal, report};
+use crate::command::check::Report;
+use crate::plugin::{Instances, Kind, Plan, Plugin};
+
+/// Interfaces of `weir:plugin` that an administrator grants, and the key below `plugins.settings.NAME` for each.
+const GRANTS: [(&str, &str); 4] =
+    [("fetch", "allow.fetch"), ("secrets", "allow.secrets"), ("shared", "allow.shared"), ("metrics", "allow.metrics")];
+
+#[derive(Serialize)]
+struct Checked {
+    file: String,
+    name: String,
+    version: String,
+    summary: String,
+    kind: String,
+    /// Of `weir:plugin`.
+    interface_version: String,
+    imports: Vec<Import>,
+    wasi_imports: Vec<String>,
+    filters_bodies: bool,
+    guards: bool,
+    schema: Value,
+    files: Vec<String>,
+    variables: Vec<Declared>,
+    origins: Vec<String>,
+    size_bytes: usize,
+    load_microseconds: u128,
+    #[serde(flatten)]
+    configured: Tried,
+    log: Vec<Line>,
+}
+
+#[derive(Serialize)]
+struct Import {
+    name: String,
+    /// Below `plugins.settings.NAME`.
+    grant: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Declared {
+    name: String,
+    required: bool,
+    url: bool,
+}
+
+/// What came of `init`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Tried {
+    Instance(Instance),
+    /// No options were named, and that does not suit it, as it says.
+    NeedsOptions(Vec<String>),
+    /// A DNS provider is set up by variables, which are not for a check to use.
+    NotPossible,
+}
+
+#[derive(Serialize)]
+struct Instance {
+    memory_bytes: usize,
+    start_microseconds: u128,
+    plan: Vec<String>,
+}
+
+pub(super) async fn check(asked: &Check) -> anyhow::Result<Report> {
+    let log = Log::listen();
+    // Without a cache, or the time would not be that of compiling.
+    let subject = match Subject::load(&asked.file, None).await? {
+        Ok(subject) => subject,
+        Err(refused) => return Ok(refused),
+    };
+    let configured = match tried(&subject, asked).await {
+        Ok(configured) => configured,
+        Err(refused) => return Ok(refused),
+    };
+    let checked = checked(&asked.file, &subject, configured, log.take());
+    report(&checked, text, asked.json)
+}
+
+async fn tried(subject: &Subject, asked: &Check) -> Result<Tried, Report> {
+    if subject.plugin.kind() == Kind::DnsProvider && asked.config.is_none() {
+        return Ok(Tried::NotPossible);
+    }
+    let step = match subject.configure(asked.config.as_ref()).await {
+        Ok(step) => step,
+        Err(problems) if asked.config.is_none() => {
+            return Ok(Tried::NeedsOptions(problems.into_iter().map(|problem| problem.message).collect()));
+        }
+        Err(problems) => return Err(unsuited(&problems)),
+    };
+    let began = Instant::now();
+    let memory = Instances::of_worker(0).start(&step).await;
+    let start_microseconds = began.elapsed().as_micros();
+    let memory_bytes = memory.map_err(|error| refusal(format!("error: {error:#}\n")))?;
+    Ok(Tried::Instance(Instance { memory_bytes, start_microseconds, plan: plan(&step.configured.plan) }))
+}
+
+fn checked(file: &Path, subject: &Subject, configured: Tried, log: Vec<Line>) -> Checked {
+    let plugin = &*subject.plugin;
+    let about = &plugin.about;
+    let outside = plugin.interfaces();
+    let variables =
+        about.variables.iter().map(|of| Declared { name: of.name.clone(), required: of.required, url: of.url });
+    Checked {
+        file: file.display().to_string(),
+        name: plugin.name.to_string(),
+        version: about.version.clone(),
+        summary: about.summary.clone(),
+        kind: plugin.kind().to_string(),
+        interface_version: outside.version,
+        imports: imports(plugin),
+        wasi_imports: outside.wasi,
+        filters_bodies: outside.filters_bodies,
+        guards: about.guards,
+        schema: about.schema.clone(),
+        files: about.files.clone(),
+        variables: variables.collect(),
+        origins: about.origins.iter().map(ToString::to_string).collect(),
+        size_bytes: subject.bytes,
+        load_microseconds: subject.loading.as_micros(),
+        configured,
+        log,
+    }
+}
+
+/// A DNS provider needs no grant: it is held to what it declares.
+fn imports(plugin: &Plugin) -> Vec<Import> {
+    let grant = |name: &str| {
+        let granted = GRANTS.iter().find(|(import, _)| *import == name && plugin.kind() == Kind::Middleware);
+        granted.map(|(_, key)| (*key).to_owned())
+    };
+    plugin.imports.iter().map(|name| Import { name: name.clone(), grant: grant(name) }).collect()
+}
+
+fn plan(plan: &Plan) -> Vec<String> {
+    let mut lines = Vec::new();
+    let calls = [
+        (plan.on_request, "on-request", plan.request_headers()),
+        (plan.on_response, "on-response", plan.response_headers()),
+    ];
+    for (_, phase, headers) in calls.into_iter().filter(|(called, ..)| *called) {
+        let names: Vec<&str> = headers.iter().map(http::HeaderName::as_str).collect();
+        let with = if names.is_empty() { String::new() } else { format!(" with {}", names.join(", ")) };
+        lines.push(format!("calls {phase}{with}"));
+    }
+    lines.extend(plan.request_edits.iter().map(|edit| format!("each request: {edit}")));
+    lines.extend(plan.response_edits.iter().map(|edit| format!("each response: {edit}")));
+    if lines.is_empty() {
+        lines.push("nothing: it is never called, and changes nothing".to_owned());
+    }
+    lines
+}
+
+fn text(checked: &Checked) -> String {
+    let mut text = String::new();
+    line(&mut text, format!("`{}` is good.", checked.file));
+    row(&mut text, "plugin", [format!("{} {}: {}", checked.name, checked.version, checked.summary)]);
+    let filter = if checked.filters_bodies { ", filters bodies" } else { "" };
+    let guards = if checked.guards { ", decides who may pass" } else { "" };
+    row(&mut text, "kind", [format!("{} for weir:plugin {}{filter}{guards}", checked.kind, checked.interface_version)]);
+    row(&mut text, "imports", import_lines(checked));
+    row(&mut text, "options", options(&checked.schema));
+    row(&mut text, "files", checked.files.iter().map(|pointer| pointer.trim_start_matches('/').replace('/', ".")));
+    row(
+        &mut text,
+        "variables",
+        checked.variables.iter().map(|variable| {
+            let required = if variable.required { ", required" } else { "" };
+            let url = if variable.url { ", may be reached" } else { "" };
+            format!("{}{required}{url}", variable.name)
+        }),
+    );
+    row(&mut text, "reaches", &checked.origins);
+    row(
+        &mut text,
+        "size",
+        [format!(
+            "{}; compiled and described in {}",
+            size(checked.size_bytes),
+            time(microseconds(checked.load_microseconds))
+        )],
+    );
+    match &checked.configured {
+        Tried::Instance(instance) => {
+            row(&mut text, "plan", &instance.plan);
+            row(
+                &mut text,
+                "instance",
+                [format!(
+                    "{} of memory after `init`; started in {}",
+                    size(instance.memory_bytes),
+                    time(microseconds(instance.start_microseconds))
+                )],
+            );
+        }
+        Tried::NeedsOptions(why) => {
+            row(&mut text, "without any", why);
+            row(&mut text, "", ["name its options with --config to see the plan and an instance"]);
+        }
+        Tried::NotPossible => row(&mut text, "not tried", ["its `init`, which needs the values of its variables"]),
+    }
+    row(&mut text, "log", checked.log.iter().map(ToString::to_string));
+    text
+}
+
+fn microseconds(count: u128) -> std::time::Duration {
+    std::time::Duration::from_micros(u64::try_from(count).unwrap_or(u64::MAX))
+}
+
+fn import_lines(checked: &Checked) -> Vec<String> {
+    let ours = checked.imports.iter().map(|import| match &import.grant {
+        Some(grant) => format!("{}, granted by `plugins.settings.{}.{grant}`", import.name, checked.name),
+        None => import.name.clone(),
+    });
+    let mut lines: Vec<String> = ours.collect();
+    if !checked.wasi_imports.is_empty() {
+        lines.push(format!("{} (present, empty)", checked.wasi_imports.join(", ")));
+    }
+    if lines.is_empty() {
+        lines.push("nothing".to_owned());
+    }
+    lines
+}
+
+/// One line for each key of a schema: `retry.attempts: integer, required`.
+fn options(schema: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    describe(schema, "", &mut lines);
+    if lines.is_empty() {
+        lines.push(if schema.is_null() { "no schema" } else { "no keys in its schema" }.to_owned());
+    }
+    lines
+}
+
+fn describe(schema: &Value, key: &str, lines: &mut Vec<String>) {
+    let required = |name: &str| {
+        let names = schema["required"].as_array();
+        names.is_some_and(|names| names.iter().any(|one| one == name))
+    };
+    for (name, below) in schema["properties"].as_object().into_iter().flatten() {
+        let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+        let kind = match (&below["type"], &below["items"]["type"]) {
+            (Value::String(kind), Value::String(items)) => format!("{kind} of {items}"),
+            (Value::String(kind), _) => kind.clone(),
+            (Value::Array(kinds), _) => kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),
+            _ => "anything".to_owned(),
+        };
+        let required = if required(name) { ", required" } else { "" };
+        let why = below["description"].as_str().map(|text| format!(": {text}")).unwrap_or_default();
+        lines.push(format!("{key} ({kind}{required}){why}"));
+        describe(below, &key, lines);
+        describe(&below["items"], &format!("{key}[]"), lines);
+    }
+}

@@ -1,0 +1,203 @@
+//! `weir plugin run`: what a component makes of one request and of the response to it, phase by phase.
+//!
+//! The order is that of `middleware`: fixed edits first, then the call if the plan asks for it.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::arguments::Run;
+use super::head::{Line, Shown, Template};
+use super::log::{self, Log};
+use super::subject::{Subject, unsuited};
+use super::table::{row, time};
+use super::{line, refusal, report};
+use crate::command;
+use crate::command::check::Report;
+use crate::http::{Broken, Failure, Request};
+use crate::plugin::{Exchange, Instances, RequestVerdict, Step};
+
+#[derive(Serialize)]
+struct Ran {
+    start_nanoseconds: u128,
+    request: Phase,
+    /// `None` where it replied by itself.
+    response: Option<Phase>,
+    log: Vec<log::Line>,
+}
+
+/// What became of a message.
+#[derive(Serialize)]
+struct Phase {
+    verdict: Verdict,
+    /// `None`: the plan does not ask for the call.
+    nanoseconds: Option<u128>,
+    delay_milliseconds: u128,
+    state: String,
+    message: Vec<Line>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Pass,
+    Edit,
+    Reply,
+}
+
+/// What the request phase leaves for the response phase.
+struct Left {
+    phase: Phase,
+    state: Vec<u8>,
+    exchange: Exchange,
+}
+
+pub(super) async fn run(asked: &Run) -> anyhow::Result<Report> {
+    let log = Log::listen();
+    let subject = match Subject::load(&asked.file, command::cache_directory()).await? {
+        Ok(subject) => subject,
+        Err(refused) => return Ok(refused),
+    };
+    let step = match subject.configure(asked.config.as_ref()).await {
+        Ok(step) => step,
+        Err(problems) => return Ok(unsuited(&problems)),
+    };
+    match phases(&step, asked, &log).await {
+        Ok(ran) => report(&ran, text, asked.json),
+        Err(refused) => Ok(refused),
+    }
+}
+
+async fn phases(step: &Step, asked: &Run, log: &Log) -> Result<Ran, Report> {
+    let template = Template::new(&asked.message)?;
+    // The lines of the `init` that gave the plan: the instance that is called says them again.
+    log.take();
+    let instances = Instances::of_worker(0);
+    let began = Instant::now();
+    instances.start(step).await.map_err(|error| refusal(format!("error: {error:#}\n")))?;
+    let start_nanoseconds = began.elapsed().as_nanos();
+    let failed = |phase: &str, failure: &Failure| failed(phase, failure, &log.take());
+    let left = on_request(&instances, step, &template).await.map_err(|failure| failed("on-request", &failure))?;
+    let response = match left.phase.verdict {
+        Verdict::Reply => None,
+        Verdict::Pass | Verdict::Edit => {
+            let phase = on_response(&instances, step, &template, &left).await;
+            Some(phase.map_err(|failure| failed("on-response", &failure))?)
+        }
+    };
+    Ok(Ran { start_nanoseconds, request: left.phase, response, log: log.take() })
+}
+
+async fn on_request(instances: &Instances, step: &Step, template: &Template<'_>) -> Result<Left, Failure> {
+    let mut request = template.request();
+    let before = shown_request(&mut request).await?;
+    let exchange = Exchange::of(&request);
+    let plan = &step.configured.plan;
+    let headers = &mut request.head.headers;
+    plan.request_edits.iter().for_each(|edit| edit.apply_to_request(headers, template.is_tls()));
+    let mut called = None;
+    let mut state = Vec::new();
+    let mut delay = Duration::ZERO;
+    if plan.on_request {
+        let began = Instant::now();
+        let verdict = instances.on_request(step, &mut request).await;
+        called = Some(began.elapsed().as_nanos());
+        match verdict? {
+            RequestVerdict::Continue(left) => state = left,
+            RequestVerdict::Delay(wanted, left) => (delay, state) = (wanted, left),
+            RequestVerdict::Reply(mut response) => {
+                let reply = Shown::response(&mut response).await.map_err(Broken::of_response)?;
+                let message = reply.whole();
+                return Ok(Left { phase: phase(Verdict::Reply, called, message), state, exchange });
+            }
+        }
+    }
+    let message = before.become_of(&shown_request(&mut request).await?);
+    let phase = Phase {
+        delay_milliseconds: delay.as_millis(),
+        state: String::from_utf8_lossy(&state).into_owned(),
+        ..phase(verdict(&message), called, message)
+    };
+    Ok(Left { phase, state, exchange })
+}
+
+async fn on_response(
+    instances: &Instances,
+    step: &Step,
+    template: &Template<'_>,
+    left: &Left,
+) -> Result<Phase, Failure> {
+    let mut response = template.response();
+    let before = Shown::response(&mut response).await.map_err(Broken::of_response)?;
+    let plan = &step.configured.plan;
+    let headers = response.headers_mut();
+    plan.response_edits.iter().for_each(|edit| edit.apply(headers, template.is_tls()));
+    let mut called = None;
+    if plan.on_response {
+        let exchange = step.configured.asks_for_connection().then(|| left.exchange.clone());
+        let began = Instant::now();
+        let answer = instances.on_response(step, &left.state, exchange, 0, response).await;
+        called = Some(began.elapsed().as_nanos());
+        response = answer?;
+    }
+    let message = before.become_of(&Shown::response(&mut response).await.map_err(Broken::of_response)?);
+    Ok(phase(verdict(&message), called, message))
+}
+
+async fn shown_request(request: &mut Request) -> Result<Shown, Failure> {
+    Shown::request(request).await.map_err(Broken::of_response)
+}
+
+const fn phase(verdict: Verdict, nanoseconds: Option<u128>, message: Vec<Line>) -> Phase {
+    Phase { verdict, nanoseconds, delay_milliseconds: 0, state: String::new(), message }
+}
+
+fn verdict(message: &[Line]) -> Verdict {
+    if message.iter().any(Line::is_change) { Verdict::Edit } else { Verdict::Pass }
+}
+
+fn failed(phase: &str, failure: &Failure, log: &[log::Line]) -> Report {
+    let mut text = String::new();
+    line(&mut text, format!("error: {phase}: {failure}"));
+    line(&mut text, format!("  the client would get {}", failure.status()));
+    row(&mut text, "log", log);
+    refusal(text)
+}
+
+fn text(ran: &Ran) -> String {
+    let mut text = String::new();
+    describe(&mut text, "on-request", "goes on", &ran.request);
+    match &ran.response {
+        Some(response) => describe(&mut text, "on-response", "goes back", response),
+        None => line(&mut text, "on-response: not called for its own reply"),
+    }
+    line(&mut text, format!("The instance started in {}.", time_of(ran.start_nanoseconds)));
+    row(&mut text, "log", &ran.log);
+    text
+}
+
+fn describe(text: &mut String, call: &str, goes: &str, phase: &Phase) {
+    let verdict = match phase.verdict {
+        Verdict::Pass => format!("{goes} as it is"),
+        Verdict::Edit => format!("{goes} with changes"),
+        Verdict::Reply => "replies".to_owned(),
+    };
+    let delay = match phase.delay_milliseconds {
+        0 => String::new(),
+        milliseconds => format!(", after {milliseconds} ms"),
+    };
+    let remembers = match phase.state.as_str() {
+        "" => String::new(),
+        state => format!(", remembers {state:?}"),
+    };
+    let took = match phase.nanoseconds {
+        Some(nanoseconds) => format!("in {}", time_of(nanoseconds)),
+        None => "the plan asks for no call".to_owned(),
+    };
+    line(text, format!("{call}: {verdict}{delay}{remembers} ({took})"));
+    phase.message.iter().for_each(|message| line(text, message.shown()));
+}
+
+fn time_of(nanoseconds: u128) -> String {
+    time(Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX)))
+}
