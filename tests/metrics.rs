@@ -173,7 +173,7 @@ http:
     m: {plugin: {shares: {}}}
 ",
     );
-    let grants = "plugins: {settings: {shares: {allow: {shared: true, metrics: true}}}}\n";
+    let grants = "plugins: {settings: {shares: {allow: {shared: true, metrics: true}, limits: {cpu: 5s}}}}\n";
     let proxy = Proxy::start_in(folder, &format!("{INSTALL}{PROMETHEUS}{grants}")).await;
     let act = async |what: &str| {
         let reply = proxy.send(Request::get("http://one.example/").header("x-do", what)).await;

@@ -173,7 +173,7 @@ fn a_project_is_written() {
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
     let text = &ended.stdout;
     assert!(text.starts_with("`two-words` has a plugin that works. Next:\n  cd two-words\n"), "{text}");
-    for command in ["  cargo test\n", "two_words.wasm", "/twoWords.wasm\n"] {
+    for command in ["  cargo build --release", "two_words.wasm", "/twoWords.wasm\n"] {
         assert!(text.contains(command), "{command} in {text}");
     }
     for (file, part) in [

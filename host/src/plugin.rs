@@ -258,7 +258,7 @@ impl Host {
         }
         reject_core_modules(bytes)?;
         let sha256 = hexadecimal(&Sha256::digest(bytes));
-        let component = self.cache.component(&self.engine, &sha256, bytes).await?;
+        let component = self.cache.component(&self.engine, &sha256, bytes, origin == Origin::BuiltIn).await?;
         let kind = self.kind(&component)?;
         let imports = self.check_imports(&component, kind)?;
         let pre = self.linker.instantiate_pre(&component).map_err(opaque)?;
@@ -586,6 +586,18 @@ impl fmt::Display for Origin {
     }
 }
 
+/// For code that other engines of ours run: it reserves nothing for instances.
+fn compiling_engine() -> anyhow::Result<Engine> {
+    Engine::new(&code()).map_err(opaque).context("starting the WebAssembly compiler")
+}
+
+/// What code depends on.
+fn code() -> Config {
+    let mut config = Config::new();
+    config.concurrency_support(false).epoch_interruption(true);
+    config
+}
+
 fn engine() -> anyhow::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(INSTANCES)
@@ -600,8 +612,7 @@ fn engine() -> anyhow::Result<Engine> {
     if PoolingAllocationConfig::is_pagemap_scan_available() {
         pool.pagemap_scan(wasmtime::Enabled::Yes);
     }
-    let mut config = Config::new();
-    config.concurrency_support(false).epoch_interruption(true);
+    let mut config = code();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     // The pool reserves address space, which a container may limit: allocating on demand needs none.
     Engine::new(&config)

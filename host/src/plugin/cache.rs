@@ -55,13 +55,20 @@ impl Cache {
         self.directory.as_deref()
     }
 
-    pub(super) async fn component(&self, engine: &Engine, sha256: &str, bytes: &[u8]) -> anyhow::Result<Component> {
+    /// What is not trusted is compiled in a process of its own.
+    pub(super) async fn component(
+        &self,
+        engine: &Engine,
+        sha256: &str,
+        bytes: &[u8],
+        is_trusted: bool,
+    ) -> anyhow::Result<Component> {
         let file =
             self.directory.as_ref().map(|directory| directory.join(format!("{sha256}-{:016x}.cwasm", self.engine)));
         if let Some(component) = file.as_ref().and_then(|file| stored(engine, file)) {
             return Ok(component);
         }
-        if let (Some(program), Some(file)) = (&self.compiler, &file) {
+        if let (Some(program), Some(file), false) = (&self.compiler, &file, is_trusted) {
             match compiled_apart(program, bytes, file).await {
                 Err(error) if error.is::<NotRun>() => tracing::debug!("a plugin is compiled here: {error:#}"),
                 Err(error) => return Err(error),
