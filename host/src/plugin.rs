@@ -23,6 +23,7 @@ mod metrics;
 mod policy;
 mod pool;
 mod provider;
+mod said;
 mod shared;
 mod usage;
 mod variables;
@@ -387,6 +388,11 @@ impl Plugin {
             Exports::Middleware(_) => Kind::Middleware,
             Exports::DnsProvider(_) => Kind::DnsProvider,
         }
+    }
+
+    /// Whether it can work on bodies as they flow.
+    pub const fn filters_bodies(&self) -> bool {
+        self.filter.is_some()
     }
 
     /// An error in words if it is of another kind.

@@ -6,7 +6,7 @@ use super::Admin;
 use super::api::{with_provider, without_nulls};
 use crate::acme::ProviderUse;
 use crate::config::Problem;
-use crate::plugin::{self, CAUSES, Kind, Totals, Usage};
+use crate::plugin::{self, CAUSES, Configured, Kind, Totals, Usage};
 use crate::snapshot::{Items, Middleware, Snapshot};
 
 pub(super) fn list(admin: &Admin, snapshot: &Snapshot) -> Vec<Value> {
@@ -24,6 +24,9 @@ fn plugin_json(entry: &plugin::Entry, items: &Items, usages: Vec<&Usage>, resolv
     // Not even compiled: built in, and nothing names it.
     let unused = plugin.is_none() && entry.problem.is_none();
     let problem = entry.problem.as_ref().map(|message| json!([Problem::error("", message.as_str())]));
+    let configured = configured(entry, items);
+    let held = configured.iter().map(|(_, middleware)| middleware.instances());
+    let held = held.fold((0, 0), |(count, memory), (more, bytes)| (count + more, memory + bytes));
     let mut all = Totals::default();
     usages.iter().for_each(|usage| all += &usage.totals());
     without_nulls(json!({
@@ -45,7 +48,10 @@ fn plugin_json(entry: &plugin::Entry, items: &Items, usages: Vec<&Usage>, resolv
             (false, _) => "disabled",
         },
         "problems": problem,
-        "usedBy": used_by(entry, items, resolvers),
+        "usedBy": used_by(&configured, resolvers),
+        "granted": plugin.filter(|plugin| plugin.kind() == Kind::Middleware).map(|plugin| plugin.policy.granted()),
+        "instances": held.0,
+        "memoryBytes": held.1,
         "calls": all.calls + resolvers.iter().map(|used| used.calls).sum::<u64>(),
         "failures": all.failures() + resolvers.iter().map(|used| used.failures).sum::<u64>(),
         "uses": usages.into_iter().map(usage_json).collect::<Vec<_>>(),
@@ -53,11 +59,18 @@ fn plugin_json(entry: &plugin::Entry, items: &Items, usages: Vec<&Usage>, resolv
 }
 
 /// Middlewares, and certificates resolvers.
-fn used_by(entry: &plugin::Entry, items: &Items, resolvers: &[&ProviderUse]) -> Vec<String> {
-    let uses = |middleware: &Middleware| matches!(middleware, Middleware::Plugin(configured) if configured.plugin.name == entry.name);
-    let users = items.middlewares.iter().filter(|(_, status)| status.serves.as_ref().is_some_and(uses));
+fn used_by(configured: &[(&String, &Configured)], resolvers: &[&ProviderUse]) -> Vec<String> {
     let resolvers = resolvers.iter().map(|used| used.resolver.to_string());
-    users.map(|(name, _)| with_provider(name)).chain(resolvers).collect()
+    configured.iter().map(|(name, _)| with_provider(name)).chain(resolvers).collect()
+}
+
+/// The middlewares that are made of a plugin.
+fn configured<'a>(entry: &plugin::Entry, items: &'a Items) -> Vec<(&'a String, &'a Configured)> {
+    let users = items.middlewares.iter().filter_map(|(name, status)| match &status.serves {
+        Some(Middleware::Plugin(configured)) if configured.plugin.name == entry.name => Some((name, &**configured)),
+        _ => None,
+    });
+    users.collect()
 }
 
 /// One middleware on one router.

@@ -8,7 +8,7 @@ use super::Found;
 use crate::acme::Shown;
 use crate::config::install::Install;
 use crate::config::{Problem, Severity};
-use crate::plugin::{Kind, Plugin};
+use crate::plugin::{Kind, Origin, Plugin};
 use crate::server::{self, Preview};
 use crate::snapshot::{Placed, Snapshot};
 
@@ -72,6 +72,9 @@ fn described(text: &mut String, plugin: &Plugin) {
     line(text, &format!("  {}", about.summary));
     line(text, &format!("  may use: {}", or_nothing(plugin.imports.clone())));
     if plugin.kind() == Kind::Middleware {
+        if plugin.origin != Origin::BuiltIn {
+            line(text, &format!("  granted: {}", or_nothing(plugin.policy.granted())));
+        }
         return;
     }
     let variables = |required: bool| {

@@ -18,6 +18,7 @@ use super::bindings::middleware::weir::plugin::{
 use super::grants::Grants;
 use super::limits::{self, Limits};
 use super::metrics::Published;
+use super::said::Said;
 use super::shared::Scopes;
 use super::usage::Usage;
 use crate::http::{Ahead, Connection, Request};
@@ -63,6 +64,7 @@ pub(super) struct State {
     /// What this call may use beyond what all may.
     pub(super) grants: Option<Grants>,
     started: Instant,
+    said: Said,
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -83,6 +85,7 @@ impl Exchange {
 impl State {
     /// `memory` is in bytes.
     pub(super) fn new(plugin: Arc<str>, memory: usize, grants: Option<Grants>) -> Self {
+        let said = Said::default();
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_AT_MOST);
         Self {
@@ -99,7 +102,14 @@ impl State {
             plugin,
             grants,
             started: Instant::now(),
-            wasi: WasiCtx::builder().allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false).build(),
+            wasi: WasiCtx::builder()
+                .stdout(said.clone())
+                .stderr(said.clone())
+                .allow_tcp(false)
+                .allow_udp(false)
+                .allow_ip_name_lookup(false)
+                .build(),
+            said,
             table,
         }
     }
@@ -109,6 +119,13 @@ impl State {
     /// Of a call that was granted `budget`, those during which the guest ran.
     pub(super) fn ticks_used(&self, budget: Duration) -> u32 {
         limits::ticks(budget).saturating_sub(self.ticks_left)
+    }
+
+    /// Writes to the log what the guest has written to its standard output and error.
+    pub(super) fn tell(&mut self, at: log::Level) {
+        let Some(text) = self.said.take() else { return };
+        let text = self.grants.as_ref().map_or_else(|| text.clone(), |grants| grants.values.redacted(&text));
+        text.lines().filter(|line| !line.trim().is_empty()).for_each(|line| self.log(at, line));
     }
 
     /// The handles of WASI that the guest has.

@@ -20,7 +20,7 @@ use super::pool::{Instance, Lease, Pool};
 use super::usage::Cause;
 use super::verdict::{self, OnRequest, OnResponse};
 use super::{Step, body, filter};
-use crate::http::{Connection, Failure, Request, Response};
+use crate::http::{Body, Connection, Failure, Request, Response};
 
 /// The most that a guest may hand from its request phase to its response phase.
 const STATE_BYTES_AT_MOST: usize = 4 << 10;
@@ -192,6 +192,14 @@ impl Instances {
             body = filter::filtered(lease, wanted, Direction::Response, about, body).await?;
         }
         Ok(Response::from_parts(head, body))
+    }
+
+    /// Puts the plugin's filter around the body of a response, though no verdict asks for it. The filter begins with no
+    /// state.
+    pub async fn filter(&self, step: &Step, body: Body) -> Result<Body, Failure> {
+        let lease = self.pool(step).hold(step.clone(), self.worker).await?;
+        let wanted = Wanted::of(&step.configured.plugin, Vec::new()).map_err(Failure::Plugin)?;
+        filter::filtered(lease, wanted, Direction::Response, (None, 0), body).await
     }
 
     /// Makes an instance before any request asks for one. Answers the bytes of memory that it has after `init`.

@@ -122,6 +122,16 @@ impl Policy {
         self.allow.secrets.values().filter_map(|secret| secret.file.as_deref())
     }
 
+    /// What is granted beyond what all may, for lists: `fetch https://login.example.com`, `secret PEPPER`, `shared`.
+    pub fn granted(&self) -> Vec<String> {
+        let Allow { fetch, secrets, shared, metrics, forwarding_headers } = &self.allow;
+        let fetch = fetch.iter().map(|origin| format!("fetch {origin}"));
+        let secrets = secrets.keys().map(|name| format!("secret {name}"));
+        let others = [(*shared, "shared"), (*metrics, "metrics"), (*forwarding_headers, "forwarding headers")];
+        let others = others.into_iter().filter(|(allowed, _)| *allowed).map(|(_, name)| name.to_owned());
+        fetch.chain(secrets).chain(others).collect()
+    }
+
     /// Whether a plugin may change a field of requests.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use wasmtime::{Store, component};
 
 use super::bindings::middleware::MiddlewarePlugin;
+use super::bindings::middleware::weir::plugin::log::Level;
 use super::edit::{self, Plan};
 use super::grants::Grants;
 use super::imports::{Exchange, State};
@@ -206,6 +207,7 @@ impl Lease<'_> {
         let plugin = &self.step.configured;
         let state = instance.store.data_mut();
         *headers = std::mem::take(&mut state.headers);
+        state.tell(if answer.is_ok() { Level::Info } else { Level::Error });
         state.body = None;
         state.exchange = None;
         state.usage = None;
@@ -379,10 +381,9 @@ async fn initialised(plugin: &Configured) -> anyhow::Result<(Instance, Plan)> {
 }
 
 async fn call_init(Instance { store, guest, .. }: &mut Instance, plugin: &Configured) -> anyhow::Result<Plan> {
-    let plan = guest
-        .weir_plugin_middleware()
-        .call_init(store, &plugin.config.to_string())
-        .await
+    let answer = guest.weir_plugin_middleware().call_init(&mut *store, &plugin.config.to_string()).await;
+    store.data_mut().tell(if answer.is_ok() { Level::Info } else { Level::Error });
+    let plan = answer
         .map_err(|error| anyhow!("`init` failed: {}", trap_reason(&error)))?
         .map_err(|error| anyhow!("failed to {}", error.message))?;
     edit::plan(plan, &plugin.plugin).map_err(anyhow::Error::msg)

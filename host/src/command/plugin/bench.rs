@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::BodyExt;
 use serde::Serialize;
 
 use super::arguments::Bench;
@@ -20,6 +22,8 @@ use crate::plugin::{Exchange, Instances, RequestVerdict, Step};
 /// What a batch should take: long beside the clock's own time, and short beside the scheduler's.
 const BATCH: Duration = Duration::from_millis(1);
 const CALLS_AT_MOST: u32 = 1000;
+/// Bytes of the pieces that a filter gets.
+const CHUNK: usize = 64 << 10;
 /// Instances that are there at a time while their making or their memory is measured.
 const INSTANCES: u32 = 50;
 
@@ -78,6 +82,11 @@ async fn measure(step: &Step, asked: &Bench) -> Outcome<Benched> {
         let (state, exchange) = left(&instances, step, &template).await?;
         let batch = async |count| on_response(&instances, step, &template, &state, exchange.as_ref(), count).await;
         calls.push(measured("on-response", asked.time, batch).await?);
+    }
+    if step.configured.plugin.filters_bodies() {
+        let instances = Instances::of_worker(0);
+        let batch = async |count| chunks(&instances, step, count).await;
+        calls.push(measured("64 KiB chunk", asked.time, batch).await?);
     }
     let batch = async |count: u32| new_instances(step, count.min(INSTANCES)).await;
     calls.push(measured("new instance", asked.time, batch).await?);
@@ -150,6 +159,18 @@ async fn on_response(
     for response in responses {
         let answer = instances.on_response(step, state, exchange.cloned(), 0, response).await;
         answers.push(answer.map_err(|failure| failed("on-response", &failure))?);
+    }
+    Ok((began.elapsed(), count))
+}
+
+/// Pieces of a body through the filter, one for each call and a last one for its end.
+async fn chunks(instances: &Instances, step: &Step, count: u32) -> Outcome<(Duration, u32)> {
+    let bytes = Bytes::from(vec![b'a'; CHUNK * count as usize]);
+    let refused = |failure: Failure| failed("body-filter", &failure);
+    let began = Instant::now();
+    let mut body = instances.filter(step, bytes.into()).await.map_err(refused)?;
+    while let Some(frame) = body.frame().await {
+        frame.map_err(|error| failed("body-filter", &Failure::BadAnswer(error.into())))?;
     }
     Ok((began.elapsed(), count))
 }
