@@ -75,7 +75,7 @@ impl Middleware for Bodies {
 }
 
 fn mode(peek: Option<u32>, buffered: Option<u64>) -> BodyMode {
-    peek.map(BodyMode::Peek).or(buffered.map(BodyMode::Buffered)).unwrap_or(BodyMode::None)
+    peek.map(BodyMode::Peek).or_else(|| buffered.map(BodyMode::Buffered)).unwrap_or(BodyMode::None)
 }
 
 /// Length, whether it is all, and how it begins.
