@@ -23,7 +23,7 @@ http:
     n: {plugin: {shares: {init: increment middleware started 1}}}
 ";
 
-const GRANTS: &str = "plugins: {settings: {shares: {allow: {shared: true, metrics: true}}}}\n";
+const GRANTS: &str = "plugins: {settings: {shares: {allow: {shared: true, metrics: true}, limits: {cpu: 5s}}}}\n";
 
 async fn proxy() -> Proxy {
     let folder = Folder::new();
