@@ -187,6 +187,11 @@ impl Failure {
         }
     }
 
+    /// Whether a plugin has failed, or was not called since it fails too often or has too much to do.
+    pub const fn is_of_plugin(&self) -> bool {
+        matches!(self, Self::Plugin(_) | Self::PluginTimeout(_) | Self::PluginBusy(_) | Self::PluginOpen(_))
+    }
+
     /// Whether the client's side of the connection can no longer be relied on.
     pub const fn is_refusal(&self) -> bool {
         matches!(self, Self::BadRequest(_) | Self::Refused(..))

@@ -26,6 +26,7 @@ mod provider;
 mod shared;
 mod usage;
 mod variables;
+mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -66,8 +67,9 @@ use self::shared::{Scopes, Shared};
 pub use self::usage::{CAUSES, Cause, TIME_CLASSES, Totals, Usage, Usages};
 use self::variables::Values;
 pub use self::variables::Variables;
-use crate::config::install::PluginSettings;
+use crate::config::install::{OnFailure, PluginSettings};
 use crate::config::{WebOrigin, reason};
+use crate::http::Failure;
 
 /// The built-in plugins: the name in the configuration and the component, built from `plugins/` by the build script.
 const BUILT_IN: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/builtins.rs"));
@@ -529,6 +531,13 @@ impl Wanted {
             Self::All => true,
             Self::Named(names) => names.contains(&name.to_lowercase()),
         }
+    }
+}
+
+impl Step {
+    /// Whether a request does without this middleware, which has failed.
+    fn goes_on_without(&self, failure: &Failure) -> bool {
+        self.configured.plugin.policy.on_failure == OnFailure::Bypass && failure.is_of_plugin()
     }
 }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use super::Plugin;
 use super::bindings::middleware::exports::weir::plugin::middleware as wit;
 use super::bindings::middleware::weir::plugin::types;
 use crate::http::{Response, X_FORWARDED_FOR, may_be_taken_for, may_be_trailer};
@@ -109,6 +110,12 @@ impl fmt::Display for HeaderEdit {
 }
 
 impl HeaderEdit {
+    pub(super) const fn name(&self) -> &HeaderName {
+        match self {
+            Self::Set(name, _) | Self::Append(name, _) | Self::Remove(name) => name,
+        }
+    }
+
     /// As [`Self::apply`]; and no spelling remains in which a client says itself what a middleware says of it, or takes
     /// away. `X_User` beside `X-User` is the same variable to many an application.
     pub fn apply_to_request(&self, headers: &mut HeaderMap) {
@@ -132,13 +139,16 @@ impl HeaderEdit {
     }
 }
 
-pub(super) fn plan(plan: wit::Plan) -> Result<Plan, String> {
+pub(super) fn plan(plan: wit::Plan, plugin: &Plugin) -> Result<Plan, String> {
     let on_request = plan.phases.contains(wit::Phases::REQUEST);
     let on_response = plan.phases.contains(wit::Phases::RESPONSE);
+    let request_edits: Vec<FixedEdit> = plan.request_edits.into_iter().map(fixed_edit).collect::<Result<_, _>>()?;
+    let names = request_edits.iter().map(|fixed| fixed.edit.name());
+    names.into_iter().try_for_each(|name| plugin.policy.admits_edit(&plugin.name, name))?;
     Ok(Plan {
         on_request,
         on_response,
-        request_edits: plan.request_edits.into_iter().map(fixed_edit).collect::<Result<_, _>>()?,
+        request_edits,
         response_edits: plan.response_edits.into_iter().map(fixed_edit).collect::<Result<_, _>>()?,
         request_headers: plan.request_headers.iter().map(|name| header_name(name)).collect::<Result<_, _>>()?,
         response_headers: plan.response_headers.iter().map(|name| header_name(name)).collect::<Result<_, _>>()?,

@@ -8,20 +8,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use http_body::Body as _;
 
 use super::bindings::middleware::exports::weir::plugin::middleware as wit;
-use super::edit::{self, BodyMode, HeaderEdit};
+use super::edit::BodyMode;
 use super::filter::{Direction, Wanted};
 use super::imports::Exchange;
 use super::pool::{Instance, Lease, Pool};
 use super::usage::Cause;
-use super::{Plugin, Step, body, filter};
-use crate::http::{Body, Connection, Failure, Request, Response, ResponseHead};
-use crate::target;
+use super::verdict::{self, OnRequest, OnResponse};
+use super::{Step, body, filter};
+use crate::http::{Connection, Failure, Request, Response};
 
 /// The most that a guest may hand from its request phase to its response phase.
 const STATE_BYTES_AT_MOST: usize = 4 << 10;
@@ -50,6 +49,13 @@ impl Instances {
 
     /// Calls `on-request` and applies what it answers to the request.
     pub async fn on_request(&self, step: &Step, request: &mut Request) -> Result<RequestVerdict, Failure> {
+        match self.verdict(step, request).await {
+            Err(failure) if step.goes_on_without(&failure) => Ok(RequestVerdict::Continue(Vec::new())),
+            verdict => verdict,
+        }
+    }
+
+    async fn verdict(&self, step: &Step, request: &mut Request) -> Result<RequestVerdict, Failure> {
         let plugin = &step.configured;
         let ahead = match plugin.plan.request_body {
             BodyMode::None => None,
@@ -78,11 +84,20 @@ impl Instances {
             let reason = format!("its state has {} bytes: at most {STATE_BYTES_AT_MOST} are kept", state.len());
             return Err(lease.failed(Cause::Answer, &reason));
         }
-        let applied = apply_to_request(verdict, state, request)
-            .and_then(|(verdict, filter)| Ok((verdict, wanted(&plugin.plugin, filter)?)));
-        let (verdict, filter) = applied.map_err(|reason| lease.failed(Cause::Answer, &reason))?;
+        let verdict = verdict::on_request(verdict, &plugin.plugin);
+        let verdict = verdict.map_err(|reason| lease.failed(Cause::Answer, &reason))?;
         drop(lease);
-        match filter {
+        let mut change = match verdict {
+            OnRequest::Pass => return Ok(RequestVerdict::Continue(state)),
+            OnRequest::Reply(response) => return Ok(RequestVerdict::Reply(response)),
+            OnRequest::Change(change) => change,
+        };
+        change.apply(request);
+        let verdict = match change.delay {
+            Duration::ZERO => RequestVerdict::Continue(state),
+            delay => RequestVerdict::Delay(delay, state),
+        };
+        match change.filter {
             Some(filter) => Box::pin(self.filter_request(step, filter, request, verdict)).await,
             None => Ok(verdict),
         }
@@ -101,8 +116,12 @@ impl Instances {
             BodyMode::None => None,
             _ => Some(Box::pin(body::of_response(&step.configured, &mut response)).await?),
         };
-        let mut lease = self.take(step).await?;
-        let (mut head, body) = response.into_parts();
+        let plugin = &step.configured;
+        let mut lease = match self.take(step).await {
+            Err(failure) if step.goes_on_without(&failure) => return Ok(response),
+            lease => lease?,
+        };
+        let (mut head, mut body) = response.into_parts();
         let values = named(&head.headers, &step.configured.plan.response_headers);
         let status = head.status.as_u16();
         let facts = exchange.clone().filter(|_| step.configured.plugin.filter.is_some());
@@ -113,14 +132,24 @@ impl Instances {
         } else {
             instance.on_response(status, state, &values).await
         };
-        let verdict = lease.leave(&mut head.headers, answer)?;
-        let applied = apply_to_response(verdict, head, body)
-            .and_then(|(response, filter)| Ok((response, wanted(&step.configured.plugin, filter)?)));
-        let changed = applied.map_err(|reason| lease.failed(Cause::Answer, &reason))?;
+        let verdict = lease.leave(&mut head.headers, answer);
+        let verdict = verdict.and_then(|verdict| {
+            let verdict = verdict::on_response(verdict, &plugin.plugin);
+            verdict.map_err(|reason| lease.failed(Cause::Answer, &reason))
+        });
         drop(lease);
-        match changed {
-            (response, None) => Ok(response),
-            (response, Some(filter)) => Box::pin(self.filter_response(step, filter, (facts, hops), response)).await,
+        let mut change = match verdict {
+            Ok(OnResponse::Pass) => return Ok(Response::from_parts(head, body)),
+            Ok(OnResponse::Reply(response)) => return Ok(response),
+            Ok(OnResponse::Change(change)) => change,
+            Err(failure) if step.goes_on_without(&failure) => return Ok(Response::from_parts(head, body)),
+            Err(failure) => return Err(failure),
+        };
+        change.apply(&mut head, &mut body);
+        let response = Response::from_parts(head, body);
+        match change.filter {
+            Some(filter) => Box::pin(self.filter_response(step, filter, (facts, hops), response)).await,
+            None => Ok(response),
         }
     }
 
@@ -269,72 +298,4 @@ fn named(headers: &HeaderMap, names: &[HeaderName]) -> Vec<Option<HeaderValue>> 
 
 fn bytes(values: &[Option<HeaderValue>]) -> Vec<Option<&[u8]>> {
     values.iter().map(|value| value.as_ref().map(HeaderValue::as_bytes)).collect()
-}
-
-fn wanted(plugin: &Plugin, state: Option<Vec<u8>>) -> Result<Option<Wanted>, String> {
-    state.map(|state| Wanted::of(plugin, state)).transpose()
-}
-
-/// Answers too with the state of the filter that is asked for.
-fn apply_to_request(
-    verdict: wit::RequestVerdict,
-    state: Vec<u8>,
-    request: &mut Request,
-) -> Result<(RequestVerdict, Option<Vec<u8>>), String> {
-    let edit = match verdict {
-        wit::RequestVerdict::Pass => return Ok((RequestVerdict::Continue(state), None)),
-        wit::RequestVerdict::Reply(reply) => return Ok((RequestVerdict::Reply(edit::reply(reply)?), None)),
-        wit::RequestVerdict::Edit(edit) => edit,
-    };
-    let edits = edit::header_edits(edit.headers)?;
-    let head = &mut request.head;
-    if let Some(method) = edit.method {
-        head.method = Method::from_bytes(method.as_bytes()).map_err(|_| format!("{method:?} is not a method"))?;
-    }
-    if let Some(path) = edit.path_with_query {
-        head.uri = target::parse(&path).map_err(|error| format!("the path {path:?} {error}"))?;
-    }
-    edits.iter().for_each(|edit: &HeaderEdit| edit.apply_to_request(&mut head.headers));
-    if let Some(authority) = edit.authority {
-        let value = http::uri::Authority::try_from(authority.as_str())
-            .ok()
-            .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
-            .ok_or_else(|| format!("{authority:?} is not an authority"))?;
-        head.headers.insert(HOST, value);
-    }
-    if let Some(body) = edit.body {
-        head.headers.remove(CONTENT_LENGTH);
-        if !body.is_empty() {
-            head.headers.insert(CONTENT_LENGTH, body.len().into());
-        }
-        request.body = Bytes::from(body).into();
-    }
-    let verdict = match edit.delay_ms {
-        0 => RequestVerdict::Continue(state),
-        delay => RequestVerdict::Delay(Duration::from_millis(delay.into()), state),
-    };
-    Ok((verdict, edit.filter))
-}
-
-/// Answers too with the state of the filter that is asked for.
-fn apply_to_response(
-    verdict: wit::ResponseVerdict,
-    mut head: ResponseHead,
-    mut body: Body,
-) -> Result<(Response, Option<Vec<u8>>), String> {
-    let edit = match verdict {
-        wit::ResponseVerdict::Pass => return Ok((Response::from_parts(head, body), None)),
-        wit::ResponseVerdict::Reply(reply) => return Ok((edit::reply(reply)?, None)),
-        wit::ResponseVerdict::Edit(edit) => edit,
-    };
-    let edits = edit::header_edits(edit.headers)?;
-    if let Some(status) = edit.status {
-        head.status = edit::final_status(status)?;
-    }
-    edits.iter().for_each(|edit| edit.apply(&mut head.headers));
-    if let Some(bytes) = edit.body {
-        head.headers.remove(CONTENT_LENGTH);
-        body = Bytes::from(bytes).into();
-    }
-    Ok((Response::from_parts(head, body), edit.filter))
 }

@@ -7,11 +7,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::bail;
+use http::HeaderName;
+use http::header::HOST;
 
 use super::about::About;
 use super::limits::{BUILT_IN_BUDGET, CALL_BUDGET, MEMORY};
 use super::{Kind, Origin};
 use crate::config::install::{Allow, Isolation, OnFailure, PluginSettings};
+use crate::http::may_be_taken_for;
 
 /// For one exchange of a middleware: a client waits for it.
 const FETCH_TIME: Duration = Duration::from_secs(5);
@@ -118,6 +121,26 @@ impl Policy {
     pub(super) fn secret_files(&self) -> impl Iterator<Item = &Path> {
         self.allow.secrets.values().filter_map(|secret| secret.file.as_deref())
     }
+
+    /// Whether a plugin may change a field of requests.
+    ///
+    /// # Errors
+    ///
+    /// What to write to let it.
+    pub(super) fn admits_edit(&self, plugin: &str, field: &HeaderName) -> Result<(), String> {
+        if self.allow.forwarding_headers || !says_who_asks(field) {
+            return Ok(());
+        }
+        let line = line(plugin, "forwardingHeaders: true");
+        Err(format!("it may not edit `{field}`, which tells servers who asks for what: to allow it, {line}"))
+    }
+}
+
+/// Fields that servers believe, since the proxy in front of them wrote them; in any spelling that they may take for them.
+fn says_who_asks(field: &HeaderName) -> bool {
+    let name = field.as_str();
+    let begins_as = |known: &str| name.get(..known.len()).is_some_and(|start| may_be_taken_for(start, known));
+    *field == HOST || name == "forwarded" || may_be_taken_for(name, "x-real-ip") || begins_as("x-forwarded-")
 }
 
 fn line(name: &str, grant: &str) -> String {

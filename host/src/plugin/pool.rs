@@ -385,7 +385,7 @@ async fn call_init(Instance { store, guest, .. }: &mut Instance, plugin: &Config
         .await
         .map_err(|error| anyhow!("`init` failed: {}", trap_reason(&error)))?
         .map_err(|error| anyhow!("failed to {}", error.message))?;
-    edit::plan(plan).map_err(anyhow::Error::msg)
+    edit::plan(plan, &plugin.plugin).map_err(anyhow::Error::msg)
 }
 
 async fn instantiate(plugin: &Configured) -> anyhow::Result<Instance> {
