@@ -1,0 +1,185 @@
+//! Plugins that mean harm, one test for each thing that they may try, and what it is to their neighbours.
+//!
+//! [`Hostile`] is a proxy that has such a plugin, and [`Hostile::beside`] the measure that all of them are held to: while one
+//! does its worst, whoever asks for another route on the same entry point gets what he asks for, and as soon as before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::support::backend::Backend;
+use crate::support::client::{Client, Reply};
+use crate::support::folder::Folder;
+use crate::support::guests::guest;
+use crate::support::proxy::{INSTALL, Proxy};
+use crate::support::soon;
+
+/// What always runs allows so much more than a quarter: the machine may be busy with other tests. A worker that a guest keeps
+/// makes its neighbours wait for 50 ms, and goes beyond it.
+const SLACK: Duration = Duration::from_millis(25);
+/// Connections of the neighbour. The system spreads them over the workers: that all are with one of two happens once in
+/// 32,768 times.
+const CONNECTIONS: usize = 16;
+/// How often each of them asks: often enough to see a pause, and too seldom to make the machine busy.
+const PACE: Duration = Duration::from_millis(10);
+/// Each round has a figure of its own, and the median of these counts.
+const ROUNDS: usize = 5;
+/// So long is measured before and, at least, during the attack: some 300 requests each round.
+const MEASURED: Duration = Duration::from_millis(1000);
+
+/// A proxy with a plugin that means harm.
+pub(crate) struct Hostile {
+    pub(crate) proxy: Proxy,
+    /// Of all routes.
+    pub(crate) backend: Backend,
+}
+
+/// The longest that 99 of 100 requests of the neighbour took.
+#[derive(Debug)]
+pub(crate) struct Neighbour {
+    pub(crate) before: Duration,
+    pub(crate) during: Duration,
+}
+
+impl Hostile {
+    /// The guest is a plugin of the same name. Each of `options` (what stands within its braces) makes a middleware, that of
+    /// number N on the router `aN` for the host `aN.example`; `plain.example` has none, and `admin.example` is the API. What
+    /// `install` has is appended to the install file.
+    pub(crate) async fn start(name: &str, options: &[&str], install: &str) -> Self {
+        let backend = Backend::saying("hello").await;
+        Self::before(name, &guest(name).await, options, install, backend).await
+    }
+
+    /// The same with other bytes, before another server.
+    pub(crate) async fn before(name: &str, bytes: &[u8], options: &[&str], install: &str, backend: Backend) -> Self {
+        let folder = Folder::new();
+        folder.write(&format!("plugins/{name}.wasm"), bytes);
+        folder.write("routing/all.yaml", routes(name, options, &backend.url()));
+        let proxy = Proxy::start_in(folder, &format!("{INSTALL}api: {{}}\n{install}")).await;
+        Self { proxy, backend }
+    }
+
+    /// A request for the route of the middleware of that number.
+    pub(crate) async fn ask(&self, number: usize) -> Reply {
+        self.proxy.get(&format!("http://a{number}.example/")).await
+    }
+
+    /// What `/api/plugins` says of the only plugin that is there by a file.
+    pub(crate) async fn listed(&self) -> Value {
+        let list = self.proxy.get("http://admin.example/api/plugins").await.json();
+        let plugins = list.as_array().expect("a list");
+        plugins.iter().find(|plugin| plugin["origin"] != "built-in").cloned().unwrap_or(Value::Null)
+    }
+
+    /// Has the attack made, again and again for as long as it takes to measure, while the neighbour is asked at a steady pace:
+    /// each of his requests must be answered well, and 99 of 100 in at most a quarter more time than before.
+    pub(crate) async fn beside(&self, what: &str, attack: impl AsyncFnMut()) -> Neighbour {
+        let neighbour = self.measured(what, attack).await;
+        assert!(neighbour.is_unharmed(SLACK), "{what}: {neighbour:?}");
+        neighbour
+    }
+
+    /// The same without a judgement of the times.
+    pub(crate) async fn measured(&self, what: &str, mut attack: impl AsyncFnMut()) -> Neighbour {
+        let before = self.times(async || tokio::time::sleep(MEASURED).await).await;
+        let during = self
+            .times(async || {
+                let begun = Instant::now();
+                while begun.elapsed() < MEASURED {
+                    attack().await;
+                }
+            })
+            .await;
+        let neighbour = Neighbour { before: p99(&before), during: p99(&during) };
+        println!(
+            "{what}: p99 {:?} before and {:?} during, of {} and {} requests",
+            neighbour.before,
+            neighbour.during,
+            before.len(),
+            during.len()
+        );
+        neighbour
+    }
+
+    /// How long the neighbour's requests take until `work` has been done, in their order.
+    async fn times(&self, work: impl AsyncFnOnce()) -> Vec<Duration> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut asking = JoinSet::new();
+        for _ in 0..CONNECTIONS {
+            asking.spawn(ask_steadily(self.proxy.client("web").await, Arc::clone(&stop)));
+        }
+        work().await;
+        stop.store(true, Ordering::SeqCst);
+        let mut times: Vec<_> = soon("the neighbour's last answers", asking.join_all()).await.concat();
+        times.sort_unstable();
+        times.into_iter().map(|(_, took)| took).collect()
+    }
+}
+
+impl Neighbour {
+    /// Whether he waited at most a quarter longer than before, and so much.
+    pub(crate) fn is_unharmed(&self, slack: Duration) -> bool {
+        self.during <= self.before * 5 / 4 + slack
+    }
+}
+
+/// When each request began, and how long it took.
+async fn ask_steadily(mut client: Client, stop: Arc<AtomicBool>) -> Vec<(Instant, Duration)> {
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut times = Vec::new();
+    while !stop.load(Ordering::SeqCst) {
+        pace.tick().await;
+        let begun = Instant::now();
+        assert_eq!(client.get("http://plain.example/").await.said(), (200, "hello"), "the neighbour's answer");
+        times.push((begun, begun.elapsed()));
+    }
+    times
+}
+
+/// The median of that of each round: what the machine does to one of them does not count.
+fn p99(times: &[Duration]) -> Duration {
+    let mut rounds: Vec<Duration> = times
+        .chunks(times.len().div_ceil(ROUNDS))
+        .map(|round| {
+            let mut round = round.to_vec();
+            round.sort_unstable();
+            round[round.len() * 99 / 100]
+        })
+        .collect();
+    rounds.sort_unstable();
+    rounds[rounds.len() / 2]
+}
+
+fn routes(name: &str, options: &[&str], url: &str) -> String {
+    let mut routers = String::new();
+    let mut middlewares = String::new();
+    for (number, options) in options.iter().enumerate() {
+        let rule = format!("\"Host(`a{number}.example`)\"");
+        routers.push_str(&format!("    a{number}: {{rule: {rule}, service: all, middlewares: [m{number}]}}\n"));
+        middlewares.push_str(&format!("    m{number}: {{plugin: {{{name}: {{{options}}}}}}}\n"));
+    }
+    format!(
+        "
+http:
+  routers:
+    plain: {{rule: \"Host(`plain.example`)\", service: all}}
+    admin: {{rule: \"Host(`admin.example`)\", service: api@internal}}
+{routers}  middlewares:
+{middlewares}  services:
+    all: {{loadBalancer: {{servers: [{{url: \"{url}\"}}]}}}}
+"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_neighbour_that_is_held_up_is_seen() {
+    let hostile = Hostile::start("misbehaves", &["how: traps"], "").await;
+    let neighbour = hostile.beside("nothing", async || assert_eq!(hostile.ask(0).await.status, 200)).await;
+    let slow = Neighbour { during: neighbour.before * 5 / 4 + SLACK * 2, ..neighbour };
+    assert!(!slow.is_unharmed(SLACK));
+}
