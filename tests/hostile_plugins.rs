@@ -3,6 +3,9 @@
 //! [`Hostile`] is a proxy that has such a plugin, and [`Hostile::beside`] the measure that all of them are held to: while one
 //! does its worst, whoever asks for another route on the same entry point gets what he asks for, and as soon as before.
 
+mod answers;
+mod life;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

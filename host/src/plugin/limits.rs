@@ -2,8 +2,12 @@
 //!
 //! `about`, `instance` and `provider` make their stores here.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
+use tokio::time::timeout;
 use wasmtime::{Engine, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, Trap, UpdateDeadline};
 
 use super::grants::TooLate;
@@ -18,6 +22,8 @@ pub(super) const CALL_BUDGET: Duration = Duration::from_millis(50);
 pub(super) const BUILT_IN_BUDGET: Duration = Duration::from_secs(5);
 /// CPU time of `describe`, `init` and all calls of DNS providers, which run off the request path.
 pub(super) const INIT_BUDGET: Duration = Duration::from_secs(5);
+/// For a call of a middleware with all that it waits for.
+pub(super) const CALL_TIME: Duration = Duration::from_secs(10);
 /// Lines that one call may write into the log.
 const LOG_LINES: u32 = 100;
 /// Elements of one table: languages with a runtime of their own need many.
@@ -55,6 +61,16 @@ pub(super) fn allow(store: &mut Store<State>, budget: Duration) {
 /// As many as a budget has.
 pub(super) fn ticks(budget: Duration) -> u32 {
     u32::try_from(budget.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX)
+}
+
+/// Ends a call that waits for too long, by whatever means: what guests use to wait is not all ours. A timer is made for
+/// calls alone that do wait.
+pub(super) async fn in_time<T>(call: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
+    let mut call = pin!(call);
+    if let Poll::Ready(answer) = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+        return answer;
+    }
+    timeout(CALL_TIME, call).await.unwrap_or_else(|_| Err(wasmtime::Error::new(TooLate)))
 }
 
 /// What a call failed of.

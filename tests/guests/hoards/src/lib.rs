@@ -57,7 +57,7 @@ enum How {
     KeepsLock,
     /// Waits for that lock, at full speed.
     SpinsForLock,
-    /// The same with pauses.
+    /// The same with pauses of so many milliseconds.
     SleepsForLock,
     /// Has the host wait so many milliseconds.
     Delays,
@@ -73,6 +73,8 @@ enum How {
     WritesSecretAndTraps,
     /// Counts that word in all the memory that it can have, `amount` bytes more than it has.
     LooksForSecret,
+    /// Writes it and counts it, in one call.
+    FindsOwnSecret,
 }
 
 impl Middleware for Hoards {
@@ -107,7 +109,7 @@ impl Middleware for Hoards {
             How::SpinsForLock => while !has_lock() {},
             How::SleepsForLock => {
                 while !has_lock() {
-                    sleep(10);
+                    sleep(amount);
                 }
             }
             How::Delays => return RequestEdit::new().delay_ms(u32::try_from(amount).unwrap_or(u32::MAX)).into(),
@@ -122,6 +124,12 @@ impl Middleware for Hoards {
                 panic!("on purpose");
             }
             How::LooksForSecret => return replies(&memory::count(!NO_SECRET, amount).to_string()),
+            How::FindsOwnSecret => {
+                let kept = black_box(secrets(amount));
+                let found = memory::count(!NO_SECRET, 0);
+                drop(kept);
+                return replies(&found.to_string());
+            }
             _ => {}
         }
         replies(&self.calls.get().to_string())
