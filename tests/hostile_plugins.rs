@@ -2,6 +2,29 @@
 //!
 //! [`Hostile`] is a proxy that has such a plugin, and [`Hostile::beside`] the measure that all of them are held to: while one
 //! does its worst, whoever asks for another route on the same entry point gets what he asks for, and as soon as before.
+//!
+//! Which test holds for what:
+//!
+//! | What it tries | Test |
+//! |---|---|
+//! | loops, fills memory for ever | `burns::endless_work_is_ended_after_its_time` |
+//! | takes a little less time than it may, again and again | `burns::a_slow_burn_has_its_share_and_no_more` |
+//! | grows memory | `burns::memory_is_bounded`, `burns::what_guests_took_is_given_back` |
+//! | grows tables; handles | `plugin::limits` of the host |
+//! | recurses until the stack ends | `burns::a_stack_that_overflows_is_a_trap` |
+//! | recurses by way of the host | `reaches::a_way_back_to_the_proxy_ends_after_ten_turns` |
+//! | answers with a body of 1 GiB | `bodies::a_slow_client_holds_up_the_guest_and_the_server` |
+//! | sets 100,000 headers, or one of 10 MiB | `burns::headers_beyond_all_measure_are_not_sent` |
+//! | traps before the head | `plugins::a_trap_costs_one_request` |
+//! | traps within the body; never ends it | `bodies::a_filter_that_fails_on_a_response_cuts_it` |
+//! | answers without a look at the body | `burns::a_body_that_nobody_reads_is_no_request` |
+//! | waits for what does not answer | `reaches::what_does_not_answer_is_given_up`, `reaches::a_call_that_goes_on_waiting_is_answered_with_504` |
+//! | reaches out too often | `reaches::a_call_reaches_out_so_often_and_no_more`, `reaches::a_plugin_reaches_out_so_often_at_once` |
+//! | reaches where it may not | `reaches::nothing_is_reached_that_nobody_has_named`, `providers::only_declared_origins_are_reached` |
+//! | reaches the proxy itself | `reaches::a_way_back_to_the_proxy_ends_after_ten_turns` |
+
+mod burns;
+mod reaches;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
