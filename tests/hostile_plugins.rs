@@ -2,9 +2,51 @@
 //!
 //! [`Hostile`] is a proxy that has such a plugin, and [`Hostile::beside`] the measure that all of them are held to: while one
 //! does its worst, whoever asks for another route on the same entry point gets what he asks for, and as soon as before.
+//!
+//! Which test holds for what:
+//!
+//! | What it tries | Test |
+//! |---|---|
+//! | loops, fills memory for ever | `burns::endless_work_is_ended_after_its_time` |
+//! | takes a little less time than it may, again and again | `burns::a_slow_burn_has_its_share_and_no_more` |
+//! | grows memory | `burns::memory_is_bounded`, `burns::what_guests_took_is_given_back` |
+//! | grows tables; handles | `plugin::limits` of the host |
+//! | recurses until the stack ends | `burns::a_stack_that_overflows_is_a_trap` |
+//! | recurses by way of the host | `reaches::a_way_back_to_the_proxy_ends_after_ten_turns` |
+//! | answers with a body of 1 GiB | `bodies::a_slow_client_holds_up_the_guest_and_the_server` |
+//! | sets 100,000 headers, or one of 10 MiB | `burns::headers_beyond_all_measure_are_not_sent` |
+//! | traps before the head | `plugins::a_trap_costs_one_request` |
+//! | traps within the body; never ends it | `bodies::a_filter_that_fails_on_a_response_cuts_it` |
+//! | answers without a look at the body | `burns::a_body_that_nobody_reads_is_no_request` |
+//! | waits for what does not answer | `reaches::what_does_not_answer_is_given_up`, `reaches::a_call_that_goes_on_waiting_is_answered_with_504` |
+//! | reaches out too often | `reaches::a_call_reaches_out_so_often_and_no_more`, `reaches::a_plugin_reaches_out_so_often_at_once` |
+//! | reaches where it may not | `reaches::nothing_is_reached_that_nobody_has_named`, `providers::only_declared_origins_are_reached` |
+//! | reaches the proxy itself | `reaches::a_way_back_to_the_proxy_ends_after_ten_turns` |
+//! | keeps handles, or memory | `life::handles_that_are_kept_go_with_their_instance`, `life::memory_that_is_kept_goes_with_its_instance`, `life::memory_comes_back` |
+//! | traps in `init` | `life::an_instance_that_cannot_start_is_tried_again`, `plugins::a_configuration_that_a_plugin_refuses_closes_its_route` |
+//! | never ends `init` | `life::an_init_without_end_leaves_the_version_before` |
+//! | is hard to compile, or huge | `life::what_takes_too_much_to_compile_leaves_the_version_before` |
+//! | is no plugin, or one of another world | `life::what_is_no_plugin_leaves_the_version_before`, `plugins::a_broken_file_keeps_the_old_version_and_says_why` |
+//! | is copied slowly | `plugins::a_half_copied_file_is_not_loaded` |
+//! | is swapped all the time | `life::swaps_under_load_lose_nothing`; `tests/load/swap.py` does it a thousand times |
+//! | waits for a lock | `life::a_lock_that_is_never_free_costs_those_who_wait` |
+//! | looks around | `life::there_is_nothing_to_see`, `life::random_numbers_come_in_small_portions` |
+//! | floods the log | `answers::a_flood_of_the_log_is_cut_off` |
+//! | sets fields that are none | `answers::fields_that_are_none_are_not_sent` |
+//! | sets fields that are the host's | `answers::fields_of_the_connection_cannot_be_edited`, `answers::fields_that_say_who_asks_are_granted` |
+//! | answers with a status that is none | `answers::statuses_that_end_nothing_are_not_sent`, `answers::what_has_no_content_is_sent_without` |
+//! | rewrites the path to another's | `answers::paths_are_brought_into_their_normal_form`, `answers::targets_that_are_none_are_not_sent` |
+//! | is given huge options, or wrong ones | `answers::options_have_a_size_and_types` |
+//! | breaks the rules of components | `answers::answers_against_the_rules_of_components` |
+//! | runs while its client goes | `life::clients_that_go_take_the_call_along`, `plugins::clients_that_go_while_a_plugin_runs`, `bodies::a_filter_ends_with_either_side` |
+//! | traps in a chain | `answers::a_chain_ends_where_a_plugin_traps` |
+//! | looks for what others have written | `life::nobody_finds_what_another_has_written` |
+//! | fails, and may be left out | `answers::a_plugin_may_be_left_out_where_it_fails`, `answers::who_decides_who_passes_is_never_left_out` |
 
 mod answers;
+mod burns;
 mod life;
+mod reaches;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,17 +1,5 @@
 //! Plugins whose answers nobody may believe: fields, paths, methods and statuses that HTTP does not know or that are not
 //! theirs to say, answers against the rules of components, and floods of the log.
-//!
-//! | Row | Test |
-//! |---|---|
-//! | 28 | [`a_flood_of_the_log_is_cut_off`] |
-//! | 29 | [`fields_that_are_none_are_not_sent`] |
-//! | 30 | [`fields_of_the_connection_cannot_be_edited`], [`fields_that_say_who_asks_are_granted`] |
-//! | 31 | [`statuses_that_end_nothing_are_not_sent`], [`what_has_no_content_is_sent_without`] |
-//! | 32 | [`paths_are_brought_into_their_normal_form`], [`targets_that_are_none_are_not_sent`] |
-//! | 33 | [`options_have_a_size_and_types`] |
-//! | 34 | [`answers_against_the_rules_of_components`] |
-//! | 36 | [`a_chain_ends_where_a_plugin_traps`] |
-//! | all: `onFailure` | [`a_plugin_may_be_left_out_where_it_fails`], [`who_decides_who_passes_is_never_left_out`] |
 
 use http::Request;
 

@@ -1,19 +1,4 @@
 //! The life of plugins that mean harm: how they come, what they keep, what they wait for, and what they leave behind.
-//!
-//! | Row | Test |
-//! |---|---|
-//! | 18 | [`handles_that_are_kept_go_with_their_instance`] |
-//! | 19 | [`memory_that_is_kept_goes_with_its_instance`], [`memory_comes_back`] |
-//! | 20 | [`an_instance_that_cannot_start_is_tried_again`], `plugins::a_configuration_that_a_plugin_refuses_closes_its_route` |
-//! | 21 | [`an_init_without_end_leaves_the_version_before`] |
-//! | 22 | [`what_takes_too_much_to_compile_leaves_the_version_before`] |
-//! | 23 | [`what_is_no_plugin_leaves_the_version_before`], `plugins::a_broken_file_keeps_the_old_version_and_says_why` |
-//! | 24 | `plugins::a_half_copied_file_is_not_loaded` |
-//! | 25 | [`swaps_under_load_lose_nothing`], and `tests/load/swap.py` a thousand times |
-//! | 26 | [`a_lock_that_is_never_free_costs_those_who_wait`] |
-//! | 27 | [`there_is_nothing_to_see`], [`random_numbers_come_in_small_portions`] |
-//! | 35 | [`clients_that_go_take_the_call_along`], `plugins::clients_that_go_while_a_plugin_runs`, `bodies::a_filter_ends_with_either_side` |
-//! | 37 | [`nobody_finds_what_another_has_written`] |
 
 use std::fs::File;
 use std::sync::Arc;

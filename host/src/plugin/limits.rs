@@ -152,3 +152,27 @@ pub(super) fn trap_reason(error: &wasmtime::Error) -> String {
         None => error.root_cause().to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Instance, Module};
+
+    use super::*;
+
+    /// `(module (table 0 funcref) (func (export "grow") (param i32) (result i32) ref.null func local.get 0 table.grow 0))`
+    const GROWS_ITS_TABLE: &[u8] = b"\0asm\x01\0\0\0\x01\x06\x01\x60\x01\x7f\x01\x7f\x03\x02\x01\0\x04\x04\x01\x70\0\0\
+        \x07\x08\x01\x04grow\0\0\x0a\x0b\x01\x09\0\xd0\x70\x20\0\xfc\x0f\0\x0b";
+
+    #[tokio::test]
+    async fn tables_grow_so_far_and_no_further() {
+        let engine = super::super::engine().expect("an engine");
+        let mut store = store(&engine, State::new("grows".into(), MEMORY, None), CALL_BUDGET);
+        let module = Module::new(&engine, GROWS_ITS_TABLE).expect("a module");
+        let instance = Instance::new_async(&mut store, &module, &[]).await.expect("an instance");
+        let grow = instance.get_typed_func::<i32, i32>(&mut store, "grow").expect("its only export");
+        let most = i32::try_from(TABLE_ELEMENTS).expect("a small number");
+        for (by, before) in [(most + 1, -1), (i32::MAX, -1), (most, 0), (1, -1)] {
+            assert_eq!(grow.call_async(&mut store, by).await.expect("an answer"), before, "{by}");
+        }
+    }
+}

@@ -17,10 +17,6 @@ pub struct Config {
     set: Vec<(String, String)>,
     append: Vec<(String, String)>,
     remove: Vec<String>,
-    /// So many more fields.
-    many: usize,
-    /// One more field, so long.
-    long: usize,
     status: Option<u16>,
     body: Option<String>,
     path: Option<String>,
@@ -67,7 +63,7 @@ impl Middleware for Answers {
             "set": {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
             "append": {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
             "remove": {"type": "array", "items": {"type": "string"}},
-            "many": {"type": "integer"}, "long": {"type": "integer"}, "status": {"type": "integer"},
+            "status": {"type": "integer"},
             "body": {"type": "string"}, "path": {"type": "string"}, "method": {"type": "string"},
             "authority": {"type": "string"}, "delayMs": {"type": "integer"}, "logs": {"type": "string"}}}"#,
     );
@@ -126,10 +122,6 @@ impl Config {
         let mut edits: Vec<HeaderEdit> = self.set.iter().map(|field| HeaderEdit::Set(line(field))).collect();
         edits.extend(self.append.iter().map(|field| HeaderEdit::Append(line(field))));
         edits.extend(self.remove.iter().cloned().map(HeaderEdit::Remove));
-        edits.extend((0..self.many).map(|number| HeaderEdit::Append((format!("x-{number}"), b"1".to_vec()))));
-        if self.long > 0 {
-            edits.push(HeaderEdit::Set(("x-long".to_owned(), vec![b'l'; self.long])));
-        }
         edits
     }
 
