@@ -13,6 +13,7 @@ mod floods;
 mod forward;
 mod fuzz;
 mod hostile;
+mod hostile_plugins;
 mod hostile_upstreams;
 mod limits;
 mod load_balancing;

@@ -7,7 +7,7 @@ mod body;
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -100,6 +100,29 @@ pub fn only_line(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> 
 /// Whether a list of tokens, with commas between them, has this one in any case.
 pub fn has_token(line: &HeaderValue, token: &[u8]) -> bool {
     line.as_bytes().split(|byte| *byte == b',').any(|member| member.trim_ascii().eq_ignore_ascii_case(token))
+}
+
+/// Host and optional port (RFC 3986, section 3.2), without what only some servers would understand: a user, encoded
+/// characters, and the comma, which is what two hosts look like that somebody has joined.
+pub fn is_authority(text: &[u8]) -> bool {
+    let (host, port) = match text.iter().rposition(|byte| *byte == b':') {
+        Some(colon) if !text[colon..].contains(&b']') => (&text[..colon], &text[colon + 1..]),
+        _ => (text, &[][..]),
+    };
+    let is_host = match host {
+        [] => false,
+        [b'[', address @ .., b']'] => str::from_utf8(address).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok()),
+        name => name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(byte)),
+    };
+    is_host && is_port(port)
+}
+
+fn is_port(digits: &[u8]) -> bool {
+    let number = digits.iter().try_fold(0_u16, |number, byte| {
+        let digit = char::from(*byte).to_digit(10)?;
+        number.checked_mul(10)?.checked_add(u16::try_from(digit).ok()?)
+    });
+    number.is_some()
 }
 
 /// An authority without its port and the dot that ends a fully qualified name.
@@ -297,6 +320,20 @@ fn status_text(status: StatusCode) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn authorities() {
+        for good in
+            ["a", "a.example", "A.example.", "a_b", "127.0.0.1:80", "a:", "a:65535", "[::1]", "[::ffff:1.2.3.4]:1"]
+        {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+        for bad in
+            ["", ":80", "a:65536", "a:+1", "a:b", "a:1:2", "u@a", "a,b", "a b", "a/b", "%61", "::1", "[::1", "[x]"]
+        {
+            assert!(!is_authority(bad.as_bytes()), "{bad}");
+        }
+    }
 
     #[test]
     fn a_websocket_is_asked_for_in_one_way() {

@@ -77,6 +77,8 @@ const BUILT_IN: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/builtins.
 
 /// The largest component that is compiled.
 const COMPONENT_BYTES_AT_MOST: u64 = 64 << 20;
+/// The options of one middleware, as JSON, with the files that they name. Built-in plugins have long lists of users.
+const CONFIG_BYTES_AT_MOST: usize = 1 << 20;
 /// Instances of all plugins and workers together.
 const INSTANCES: u32 = 1000;
 
@@ -310,6 +312,10 @@ impl Host {
     ///
     /// A secret that is granted cannot be read, or `init` says what is wrong with the configuration.
     pub async fn configure(&self, name: &str, plugin: &Arc<Plugin>, config: &Value) -> anyhow::Result<Configured> {
+        let size = config.to_string().len();
+        if plugin.origin != Origin::BuiltIn && size > CONFIG_BYTES_AT_MOST {
+            bail!("its options have {size} bytes as JSON: at most {CONFIG_BYTES_AT_MOST} are accepted");
+        }
         let name: Arc<str> = name.into();
         let mut configured = Configured {
             plugin: Arc::clone(plugin),

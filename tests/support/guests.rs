@@ -23,7 +23,20 @@ const NOT_FOR_GUESTS: [&str; 8] = [
     "RUSTDOC",
     "RUSTFLAGS",
 ];
-const GUESTS: [&str; 7] = ["bodies", "fetches", "misbehaves", "oversteps", "shares", "stamps", "stamps-again"];
+const GUESTS: [&str; 12] = [
+    "answers",
+    "bodies",
+    "burns",
+    "fetches",
+    "forges",
+    "hoards",
+    "misbehaves",
+    "oversteps",
+    "reaches",
+    "shares",
+    "stamps",
+    "stamps-again",
+];
 
 /// The component of a folder of `tests/guests`. All are compiled to machine code too, so that no test waits for it.
 pub(crate) async fn guest(name: &str) -> Vec<u8> {

@@ -14,8 +14,8 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, EXPECT, HOST};
-use http::{HeaderMap, HeaderValue, StatusCode, Version, request};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -50,6 +50,7 @@ pub(super) async fn answer(
 ) -> Result<http::Response<Body>, Infallible> {
     let mut record = Record::begin(&served, &request, client);
     let version = request.version();
+    let is_head = request.method() == Method::HEAD;
     let outcome = {
         let mut outcome = pin!(served.outcome(request, &mut record));
         poll_fn(|context| poll_caught(outcome.as_mut(), context)).await
@@ -65,9 +66,27 @@ pub(super) async fn answer(
             served.activity.retire();
         }
     }
+    leave_out_content(&mut response, is_head);
     record.answered(&response, server, failure.as_ref());
     let (head, body) = response.into_parts();
     Ok(Response::from_parts(head, body.observed(record)))
+}
+
+/// What answers HEAD, and responses of some statuses, have no content (RFC 9110, sections 9.3.2 and 15), whatever a
+/// middleware gave them. In HTTP/1.1 it is left out in any case; in HTTP/2 it would be sent.
+fn leave_out_content(response: &mut Response, is_head: bool) {
+    let is_empty_status = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
+    if is_empty_status {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    if response.body().is_end_stream() || !(is_head || is_empty_status || response.status() == StatusCode::NOT_MODIFIED)
+    {
+        return;
+    }
+    let body = std::mem::take(response.body_mut());
+    if let (true, false, Some(length)) = (is_head, is_empty_status, body.size_hint().exact()) {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
 }
 
 /// A panic is a mistake of ours, and ends one request and nothing else.

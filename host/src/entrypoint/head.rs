@@ -4,13 +4,11 @@
 //! two servers may read it in two ways is refused here. It knows no routes, and leaves the fields of a connection to
 //! `hop`.
 
-use std::net::Ipv6Addr;
-
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, MAX_FORWARDS, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request};
 
 use super::EntryPoint;
-use crate::http::Failure;
+use crate::http::{Failure, is_authority};
 use crate::target;
 
 /// Cookies of HTTP/2 come as a field each, which are counted here too. HTTP/1.1 has its own limit of 100, in hyper.
@@ -143,29 +141,6 @@ fn settle_host(head: &mut request::Parts, secure: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Host and optional port (RFC 3986, section 3.2), without what only some servers would understand: a user, encoded
-/// characters, and the comma, which is what two hosts look like that somebody has joined.
-fn is_authority(text: &[u8]) -> bool {
-    let (host, port) = match text.iter().rposition(|byte| *byte == b':') {
-        Some(colon) if !text[colon..].contains(&b']') => (&text[..colon], &text[colon + 1..]),
-        _ => (text, &[][..]),
-    };
-    let is_host = match host {
-        [] => false,
-        [b'[', address @ .., b']'] => str::from_utf8(address).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok()),
-        name => name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(byte)),
-    };
-    is_host && is_port(port)
-}
-
-fn is_port(digits: &[u8]) -> bool {
-    let number = digits.iter().try_fold(0_u16, |number, byte| {
-        let digit = char::from(*byte).to_digit(10)?;
-        number.checked_mul(10)?.checked_add(u16::try_from(digit).ok()?)
-    });
-    number.is_some()
-}
-
 /// Leaves of the head of a request that waits what it needs: a cookie in a field of its own takes ten times its bytes.
 /// Others may be copies of one large cookie, which the whole of them is not.
 pub(super) fn compact(headers: &mut HeaderMap) {
@@ -221,20 +196,6 @@ fn last_recipient(head: &mut request::Parts) -> Result<Option<StatusCode>, Failu
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn authorities() {
-        for good in
-            ["a", "a.example", "A.example.", "a_b", "127.0.0.1:80", "a:", "a:65535", "[::1]", "[::ffff:1.2.3.4]:1"]
-        {
-            assert!(is_authority(good.as_bytes()), "{good}");
-        }
-        for bad in
-            ["", ":80", "a:65536", "a:+1", "a:b", "a:1:2", "u@a", "a,b", "a b", "a/b", "%61", "::1", "[::1", "[x]"]
-        {
-            assert!(!is_authority(bad.as_bytes()), "{bad}");
-        }
-    }
 
     #[test]
     fn cookies_become_one_field() {

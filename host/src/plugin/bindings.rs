@@ -6,7 +6,7 @@ pub(super) mod middleware {
     wasmtime::component::bindgen!({
         path: "../wit",
         world: "middleware-plugin",
-        imports: { "weir:plugin/fetch.send": async | trappable },
+        imports: { "weir:plugin/fetch.send": async | trappable, "weir:plugin/random.bytes": trappable },
         exports: { default: async },
         ownership: Borrowing { duplicate_if_necessary: true },
     });

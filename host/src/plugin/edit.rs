@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use super::Plugin;
 use super::bindings::middleware::exports::weir::plugin::middleware as wit;
 use super::bindings::middleware::weir::plugin::types;
-use crate::http::{Response, X_FORWARDED_FOR, may_be_taken_for, may_be_trailer};
+use crate::http::{Response, X_FORWARDED_FOR, is_authority, may_be_taken_for, may_be_trailer};
 
 /// The most header bytes that one verdict may set: names, values and 32 for each (as RFC 9113, section 6.5.2, counts).
 const HEADER_BYTES_AT_MOST: usize = 128 << 10;
@@ -110,6 +110,19 @@ impl fmt::Display for HeaderEdit {
 }
 
 impl HeaderEdit {
+    /// A request has one host, and one that everybody understands.
+    pub(super) fn check_host(&self) -> Result<(), String> {
+        match self {
+            Self::Set(name, value) if *name == header::HOST && !is_authority(value.as_bytes()) => {
+                Err(format!("{:?} is not an authority", String::from_utf8_lossy(value.as_bytes())))
+            }
+            Self::Append(name, _) | Self::Remove(name) if *name == header::HOST => {
+                Err("a request has one `host`, which can be set alone".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) const fn name(&self) -> &HeaderName {
         match self {
             Self::Set(name, _) | Self::Append(name, _) | Self::Remove(name) => name,
@@ -145,6 +158,7 @@ pub(super) fn plan(plan: wit::Plan, plugin: &Plugin) -> Result<Plan, String> {
     let request_edits: Vec<FixedEdit> = plan.request_edits.into_iter().map(fixed_edit).collect::<Result<_, _>>()?;
     let names = request_edits.iter().map(|fixed| fixed.edit.name());
     names.into_iter().try_for_each(|name| plugin.policy.admits_edit(&plugin.name, name))?;
+    request_edits.iter().try_for_each(|fixed| fixed.edit.check_host())?;
     Ok(Plan {
         on_request,
         on_response,

@@ -23,6 +23,7 @@ use super::bindings::filter::{Filter, FilterIndices};
 use super::bindings::middleware::weir::plugin::types::Error;
 use super::edit;
 use super::imports::{Exchange, printable};
+use super::limits::in_time;
 use super::pool::{Instance, Lease};
 use super::usage::Cause;
 use crate::http::{Body, Broken, Failure};
@@ -127,14 +128,14 @@ impl Call {
             Err(error) => return Err(lease.failed(Cause::Start, &error.to_string())),
         };
         let filter = guest.weir_plugin_body_filter().filter();
-        let made = filter.call_constructor(store, direction, &wanted.state).await;
+        let made = in_time(filter.call_constructor(store, direction, &wanted.state)).await;
         let filter = lease.pause(made)?;
         Ok(Self { lease, guest, filter, hops })
     }
 
     async fn chunk(&mut self, bytes: &[u8]) -> Result<Bytes, Broken> {
         let Instance { store, .. } = self.lease.resume(self.hops);
-        let answer = self.guest.weir_plugin_body_filter().filter().call_chunk(store, self.filter, bytes).await;
+        let answer = in_time(self.guest.weir_plugin_body_filter().filter().call_chunk(store, self.filter, bytes)).await;
         let bytes = self.lease.pause(answer).and_then(|answer| self.checked(answer));
         bytes.map_err(|failure| self.lease.cut(failure))
     }
@@ -153,12 +154,12 @@ impl Call {
         let lines: Vec<_> =
             trailers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
         let Instance { store, .. } = self.lease.resume(self.hops);
-        let answer = self.guest.weir_plugin_body_filter().filter().call_end(store, self.filter, &lines).await;
+        let answer = in_time(self.guest.weir_plugin_body_filter().filter().call_end(store, self.filter, &lines)).await;
         let (bytes, trailers) = self.lease.pause(answer)?.map_err(|error| self.refused(&error))?;
         let bytes = self.checked(Ok(bytes))?;
         let trailers = edit::fields(trailers).map_err(|reason| self.lease.failed(Cause::Answer, &reason))?;
         let Instance { store, .. } = self.lease.resume(self.hops);
-        let dropped = self.filter.resource_drop_async(store).await;
+        let dropped = in_time(self.filter.resource_drop_async(store)).await;
         self.lease.pause(dropped)?;
         Ok((bytes, trailers))
     }

@@ -35,6 +35,8 @@ pub(super) const fn offered(kind: Kind) -> &'static [&'static str] {
 
 /// The most bytes that one `random.bytes` answers with.
 const RANDOM_BYTES_AT_MOST: u32 = 4096;
+/// The same by WASI, which languages ask in larger portions. All is made in one go, on a worker.
+const WASI_RANDOM_BYTES_AT_MOST: u64 = 64 << 10;
 
 /// The most characters of one log line that are kept.
 const LOG_CHARACTERS_AT_MOST: usize = 4096;
@@ -108,6 +110,7 @@ impl State {
                 .allow_tcp(false)
                 .allow_udp(false)
                 .allow_ip_name_lookup(false)
+                .max_random_size(WASI_RANDOM_BYTES_AT_MOST)
                 .build(),
             said,
             table,
@@ -224,6 +227,9 @@ impl log::Host for State {
     }
 
     fn write(&mut self, at: log::Level, mut message: String, fields: Vec<(String, String)>) {
+        if self.log_lines_left == 0 {
+            return;
+        }
         for (name, value) in fields {
             message.push_str(&format!(" {name}={value:?}"));
         }
@@ -271,10 +277,15 @@ impl clock::Host for State {
 }
 
 impl random::Host for State {
-    fn bytes(&mut self, n: u32) -> Vec<u8> {
-        let mut bytes = vec![0; n.min(RANDOM_BYTES_AT_MOST) as usize];
+    fn bytes(&mut self, n: u32) -> wasmtime::Result<Vec<u8>> {
+        if n > RANDOM_BYTES_AT_MOST {
+            return Err(wasmtime::format_err!(
+                "it asked for {n} random bytes: at most {RANDOM_BYTES_AT_MOST} are given"
+            ));
+        }
+        let mut bytes = vec![0; n as usize];
         fill_random(&mut bytes);
-        bytes
+        Ok(bytes)
     }
 
     fn next(&mut self) -> u64 {

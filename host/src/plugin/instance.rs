@@ -16,6 +16,7 @@ use super::bindings::middleware::exports::weir::plugin::middleware as wit;
 use super::edit::BodyMode;
 use super::filter::{Direction, Wanted};
 use super::imports::Exchange;
+use super::limits::in_time;
 use super::pool::{Instance, Lease, Pool};
 use super::usage::Cause;
 use super::verdict::{self, OnRequest, OnResponse};
@@ -246,7 +247,7 @@ impl Instance {
             router: subject.router,
             headers: &headers,
         };
-        self.guest.weir_plugin_middleware().call_on_request(&mut self.store, head).await
+        in_time(self.guest.weir_plugin_middleware().call_on_request(&mut self.store, head)).await
     }
 
     async fn on_response(
@@ -256,7 +257,7 @@ impl Instance {
         headers: &[Option<HeaderValue>],
     ) -> wasmtime::Result<wit::ResponseVerdict> {
         let head = wit::ResponseHead { status, headers: &bytes(headers) };
-        self.guest.weir_plugin_middleware().call_on_response(&mut self.store, state, head).await
+        in_time(self.guest.weir_plugin_middleware().call_on_response(&mut self.store, state, head)).await
     }
 }
 

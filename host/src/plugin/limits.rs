@@ -2,8 +2,12 @@
 //!
 //! `about`, `instance` and `provider` make their stores here.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
+use tokio::time::timeout;
 use wasmtime::{Engine, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, Trap, UpdateDeadline};
 
 use super::grants::TooLate;
@@ -18,6 +22,8 @@ pub(super) const CALL_BUDGET: Duration = Duration::from_millis(50);
 pub(super) const BUILT_IN_BUDGET: Duration = Duration::from_secs(5);
 /// CPU time of `describe`, `init` and all calls of DNS providers, which run off the request path.
 pub(super) const INIT_BUDGET: Duration = Duration::from_secs(5);
+/// For a call of a middleware with all that it waits for.
+pub(super) const CALL_TIME: Duration = Duration::from_secs(10);
 /// Lines that one call may write into the log.
 const LOG_LINES: u32 = 100;
 /// Elements of one table: languages with a runtime of their own need many.
@@ -55,6 +61,16 @@ pub(super) fn allow(store: &mut Store<State>, budget: Duration) {
 /// As many as a budget has.
 pub(super) fn ticks(budget: Duration) -> u32 {
     u32::try_from(budget.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX)
+}
+
+/// Ends a call that waits for too long, by whatever means: what guests use to wait is not all ours. A timer is made for
+/// calls alone that do wait.
+pub(super) async fn in_time<T>(call: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
+    let mut call = pin!(call);
+    if let Poll::Ready(answer) = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+        return answer;
+    }
+    timeout(CALL_TIME, call).await.unwrap_or_else(|_| Err(wasmtime::Error::new(TooLate)))
 }
 
 /// What a call failed of.
@@ -134,5 +150,29 @@ pub(super) fn trap_reason(error: &wasmtime::Error) -> String {
         Some(Trap::Interrupt) => "it used up its CPU time for one call".to_owned(),
         Some(trap) => trap.to_string(),
         None => error.root_cause().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Instance, Module};
+
+    use super::*;
+
+    /// `(module (table 0 funcref) (func (export "grow") (param i32) (result i32) ref.null func local.get 0 table.grow 0))`
+    const GROWS_ITS_TABLE: &[u8] = b"\0asm\x01\0\0\0\x01\x06\x01\x60\x01\x7f\x01\x7f\x03\x02\x01\0\x04\x04\x01\x70\0\0\
+        \x07\x08\x01\x04grow\0\0\x0a\x0b\x01\x09\0\xd0\x70\x20\0\xfc\x0f\0\x0b";
+
+    #[tokio::test]
+    async fn tables_grow_so_far_and_no_further() {
+        let engine = super::super::engine().expect("an engine");
+        let mut store = store(&engine, State::new("grows".into(), MEMORY, None), CALL_BUDGET);
+        let module = Module::new(&engine, GROWS_ITS_TABLE).expect("a module");
+        let instance = Instance::new_async(&mut store, &module, &[]).await.expect("an instance");
+        let grow = instance.get_typed_func::<i32, i32>(&mut store, "grow").expect("its only export");
+        let most = i32::try_from(TABLE_ELEMENTS).expect("a small number");
+        for (by, before) in [(most + 1, -1), (i32::MAX, -1), (most, 0), (1, -1)] {
+            assert_eq!(grow.call_async(&mut store, by).await.expect("an answer"), before, "{by}");
+        }
     }
 }

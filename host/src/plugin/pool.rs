@@ -22,7 +22,7 @@ use super::edit::{self, Plan};
 use super::grants::Grants;
 use super::imports::{Exchange, State};
 use super::lane::Lane;
-use super::limits::{self, INIT_BUDGET, TICK, allow, trap_reason};
+use super::limits::{self, CALL_TIME, INIT_BUDGET, TICK, allow, trap_reason};
 use super::usage::Cause;
 use super::{Configured, Step, opaque};
 use crate::config::install::Isolation;
@@ -30,8 +30,6 @@ use crate::http::{Broken, Failure};
 
 /// For `init` with all that it waits for.
 const INIT_TIME: Duration = Duration::from_secs(10);
-/// For a call with all that it waits for.
-const CALL_TIME: Duration = Duration::from_secs(10);
 /// Exchanges by `fetch`.
 const EXCHANGES_PER_CALL: u32 = 16;
 /// A call that ran so many ticks is a long one.

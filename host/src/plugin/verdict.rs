@@ -14,7 +14,7 @@ use super::bindings::middleware::exports::weir::plugin::middleware as wit;
 use super::bindings::middleware::weir::plugin::types;
 use super::edit::{self, HeaderEdit};
 use super::filter::Wanted;
-use crate::http::{Body, Request, Response, ResponseHead};
+use crate::http::{Body, Request, Response, ResponseHead, is_authority};
 use crate::target;
 
 pub(super) enum OnRequest {
@@ -68,13 +68,16 @@ impl RequestChange {
     fn of(edit: types::RequestEdit, plugin: &Plugin) -> Result<Self, String> {
         let headers = edit::header_edits(edit.headers)?;
         headers.iter().try_for_each(|edit| plugin.policy.admits_edit(&plugin.name, edit.name()))?;
-        let method =
-            |method: String| Method::from_bytes(method.as_bytes()).map_err(|_| format!("{method:?} is not a method"));
+        headers.iter().try_for_each(HeaderEdit::check_host)?;
+        let method = |method: String| match Method::from_bytes(method.as_bytes()) {
+            Ok(Method::CONNECT) => Err("no server is asked for a tunnel (CONNECT)".to_owned()),
+            Ok(method) => Ok(method),
+            Err(_) => Err(format!("{method:?} is not a method")),
+        };
         let uri = |path: String| target::parse(&path).map_err(|error| format!("the path {path:?} {error}"));
         let authority = |authority: String| {
             plugin.policy.admits_edit(&plugin.name, &HOST)?;
-            let parsed = http::uri::Authority::try_from(authority.as_str()).ok();
-            let value = parsed.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+            let value = HeaderValue::from_str(&authority).ok().filter(|_| is_authority(authority.as_bytes()));
             value.ok_or_else(|| format!("{authority:?} is not an authority"))
         };
         Ok(Self {

@@ -1,0 +1,230 @@
+//! Plugins that mean harm, one test for each thing that they may try, and what it is to their neighbours.
+//!
+//! [`Hostile`] is a proxy that has such a plugin, and [`Hostile::beside`] the measure that all of them are held to: while one
+//! does its worst, whoever asks for another route on the same entry point gets what he asks for, and as soon as before.
+//!
+//! Which test holds for what:
+//!
+//! | What it tries | Test |
+//! |---|---|
+//! | loops, fills memory for ever | `burns::endless_work_is_ended_after_its_time` |
+//! | takes a little less time than it may, again and again | `burns::a_slow_burn_has_its_share_and_no_more` |
+//! | grows memory | `burns::memory_is_bounded`, `burns::what_guests_took_is_given_back` |
+//! | grows tables; handles | `plugin::limits` of the host |
+//! | recurses until the stack ends | `burns::a_stack_that_overflows_is_a_trap` |
+//! | recurses by way of the host | `reaches::a_way_back_to_the_proxy_ends_after_ten_turns` |
+//! | answers with a body of 1 GiB | `bodies::a_slow_client_holds_up_the_guest_and_the_server` |
+//! | sets 100,000 headers, or one of 10 MiB | `burns::headers_beyond_all_measure_are_not_sent` |
+//! | traps before the head | `plugins::a_trap_costs_one_request` |
+//! | traps within the body; never ends it | `bodies::a_filter_that_fails_on_a_response_cuts_it` |
+//! | answers without a look at the body | `burns::a_body_that_nobody_reads_is_no_request` |
+//! | waits for what does not answer | `reaches::what_does_not_answer_is_given_up`, `reaches::a_call_that_goes_on_waiting_is_answered_with_504` |
+//! | reaches out too often | `reaches::a_call_reaches_out_so_often_and_no_more`, `reaches::a_plugin_reaches_out_so_often_at_once` |
+//! | reaches where it may not | `reaches::nothing_is_reached_that_nobody_has_named`, `providers::only_declared_origins_are_reached` |
+//! | reaches the proxy itself | `reaches::a_way_back_to_the_proxy_ends_after_ten_turns` |
+//! | keeps handles, or memory | `life::handles_that_are_kept_go_with_their_instance`, `life::memory_that_is_kept_goes_with_its_instance`, `life::memory_comes_back` |
+//! | traps in `init` | `life::an_instance_that_cannot_start_is_tried_again`, `plugins::a_configuration_that_a_plugin_refuses_closes_its_route` |
+//! | never ends `init` | `life::an_init_without_end_leaves_the_version_before` |
+//! | is hard to compile, or huge | `life::what_takes_too_much_to_compile_leaves_the_version_before` |
+//! | is no plugin, or one of another world | `life::what_is_no_plugin_leaves_the_version_before`, `plugins::a_broken_file_keeps_the_old_version_and_says_why` |
+//! | is copied slowly | `plugins::a_half_copied_file_is_not_loaded` |
+//! | is swapped all the time | `life::swaps_under_load_lose_nothing`; `tests/load/swap.py` does it a thousand times |
+//! | waits for a lock | `life::a_lock_that_is_never_free_costs_those_who_wait` |
+//! | looks around | `life::there_is_nothing_to_see`, `life::random_numbers_come_in_small_portions` |
+//! | floods the log | `answers::a_flood_of_the_log_is_cut_off` |
+//! | sets fields that are none | `answers::fields_that_are_none_are_not_sent` |
+//! | sets fields that are the host's | `answers::fields_of_the_connection_cannot_be_edited`, `answers::fields_that_say_who_asks_are_granted` |
+//! | answers with a status that is none | `answers::statuses_that_end_nothing_are_not_sent`, `answers::what_has_no_content_is_sent_without` |
+//! | rewrites the path to another's | `answers::paths_are_brought_into_their_normal_form`, `answers::targets_that_are_none_are_not_sent` |
+//! | is given huge options, or wrong ones | `answers::options_have_a_size_and_types` |
+//! | breaks the rules of components | `answers::answers_against_the_rules_of_components` |
+//! | runs while its client goes | `life::clients_that_go_take_the_call_along`, `plugins::clients_that_go_while_a_plugin_runs`, `bodies::a_filter_ends_with_either_side` |
+//! | traps in a chain | `answers::a_chain_ends_where_a_plugin_traps` |
+//! | looks for what others have written | `life::nobody_finds_what_another_has_written` |
+//! | fails, and may be left out | `answers::a_plugin_may_be_left_out_where_it_fails`, `answers::who_decides_who_passes_is_never_left_out` |
+
+mod answers;
+mod burns;
+mod life;
+mod reaches;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::support::backend::Backend;
+use crate::support::client::{Client, Reply};
+use crate::support::folder::Folder;
+use crate::support::guests::guest;
+use crate::support::proxy::{INSTALL, Proxy};
+use crate::support::soon;
+
+/// What always runs allows so much more than a quarter: the machine may be busy with other tests. A worker that a guest keeps
+/// makes its neighbours wait for 50 ms, and goes beyond it.
+const SLACK: Duration = Duration::from_millis(25);
+/// Connections of the neighbour. The system spreads them over the workers: that all are with one of two happens once in
+/// 32,768 times.
+const CONNECTIONS: usize = 16;
+/// How often each of them asks: often enough to see a pause, and too seldom to make the machine busy.
+const PACE: Duration = Duration::from_millis(10);
+/// Each round has a figure of its own, and the median of these counts.
+const ROUNDS: usize = 5;
+/// So long is measured before and, at least, during the attack: some 300 requests each round.
+const MEASURED: Duration = Duration::from_millis(1000);
+
+/// A proxy with a plugin that means harm.
+pub(crate) struct Hostile {
+    pub(crate) proxy: Proxy,
+    /// Of all routes.
+    pub(crate) backend: Backend,
+}
+
+/// The longest that 99 of 100 requests of the neighbour took.
+#[derive(Debug)]
+pub(crate) struct Neighbour {
+    pub(crate) before: Duration,
+    pub(crate) during: Duration,
+}
+
+impl Hostile {
+    /// The guest is a plugin of the same name. Each of `options` (what stands within its braces) makes a middleware, that of
+    /// number N on the router `aN` for the host `aN.example`; `plain.example` has none, and `admin.example` is the API. What
+    /// `install` has is appended to the install file.
+    pub(crate) async fn start(name: &str, options: &[&str], install: &str) -> Self {
+        let backend = Backend::saying("hello").await;
+        Self::before(name, &guest(name).await, options, install, backend).await
+    }
+
+    /// The same with other bytes, before another server.
+    pub(crate) async fn before(name: &str, bytes: &[u8], options: &[&str], install: &str, backend: Backend) -> Self {
+        let folder = Folder::new();
+        folder.write(&format!("plugins/{name}.wasm"), bytes);
+        folder.write("routing/all.yaml", routes(name, options, &backend.url()));
+        let proxy = Proxy::start_in(folder, &format!("{INSTALL}api: {{}}\n{install}")).await;
+        Self { proxy, backend }
+    }
+
+    /// A request for the route of the middleware of that number.
+    pub(crate) async fn ask(&self, number: usize) -> Reply {
+        self.proxy.get(&format!("http://a{number}.example/")).await
+    }
+
+    /// What `/api/plugins` says of the only plugin that is there by a file.
+    pub(crate) async fn listed(&self) -> Value {
+        let list = self.proxy.get("http://admin.example/api/plugins").await.json();
+        let plugins = list.as_array().expect("a list");
+        plugins.iter().find(|plugin| plugin["origin"] != "built-in").cloned().unwrap_or(Value::Null)
+    }
+
+    /// Has the attack made, again and again for as long as it takes to measure, while the neighbour is asked at a steady pace:
+    /// each of his requests must be answered well, and 99 of 100 in at most a quarter more time than before.
+    pub(crate) async fn beside(&self, what: &str, attack: impl AsyncFnMut()) -> Neighbour {
+        let neighbour = self.measured(what, attack).await;
+        assert!(neighbour.is_unharmed(SLACK), "{what}: {neighbour:?}");
+        neighbour
+    }
+
+    /// The same without a judgement of the times.
+    pub(crate) async fn measured(&self, what: &str, mut attack: impl AsyncFnMut()) -> Neighbour {
+        let before = self.times(async || tokio::time::sleep(MEASURED).await).await;
+        let during = self
+            .times(async || {
+                let begun = Instant::now();
+                while begun.elapsed() < MEASURED {
+                    attack().await;
+                }
+            })
+            .await;
+        let neighbour = Neighbour { before: p99(&before), during: p99(&during) };
+        println!(
+            "{what}: p99 {:?} before and {:?} during, of {} and {} requests",
+            neighbour.before,
+            neighbour.during,
+            before.len(),
+            during.len()
+        );
+        neighbour
+    }
+
+    /// How long the neighbour's requests take until `work` has been done, in their order.
+    async fn times(&self, work: impl AsyncFnOnce()) -> Vec<Duration> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut asking = JoinSet::new();
+        for _ in 0..CONNECTIONS {
+            asking.spawn(ask_steadily(self.proxy.client("web").await, Arc::clone(&stop)));
+        }
+        work().await;
+        stop.store(true, Ordering::SeqCst);
+        let mut times: Vec<_> = soon("the neighbour's last answers", asking.join_all()).await.concat();
+        times.sort_unstable();
+        times.into_iter().map(|(_, took)| took).collect()
+    }
+}
+
+impl Neighbour {
+    /// Whether he waited at most a quarter longer than before, and so much.
+    pub(crate) fn is_unharmed(&self, slack: Duration) -> bool {
+        self.during <= self.before * 5 / 4 + slack
+    }
+}
+
+/// When each request began, and how long it took.
+async fn ask_steadily(mut client: Client, stop: Arc<AtomicBool>) -> Vec<(Instant, Duration)> {
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut times = Vec::new();
+    while !stop.load(Ordering::SeqCst) {
+        pace.tick().await;
+        let begun = Instant::now();
+        assert_eq!(client.get("http://plain.example/").await.said(), (200, "hello"), "the neighbour's answer");
+        times.push((begun, begun.elapsed()));
+    }
+    times
+}
+
+/// The median of that of each round: what the machine does to one of them does not count.
+fn p99(times: &[Duration]) -> Duration {
+    let mut rounds: Vec<Duration> = times
+        .chunks(times.len().div_ceil(ROUNDS))
+        .map(|round| {
+            let mut round = round.to_vec();
+            round.sort_unstable();
+            round[round.len() * 99 / 100]
+        })
+        .collect();
+    rounds.sort_unstable();
+    rounds[rounds.len() / 2]
+}
+
+fn routes(name: &str, options: &[&str], url: &str) -> String {
+    let mut routers = String::new();
+    let mut middlewares = String::new();
+    for (number, options) in options.iter().enumerate() {
+        let rule = format!("\"Host(`a{number}.example`)\"");
+        routers.push_str(&format!("    a{number}: {{rule: {rule}, service: all, middlewares: [m{number}]}}\n"));
+        middlewares.push_str(&format!("    m{number}: {{plugin: {{{name}: {{{options}}}}}}}\n"));
+    }
+    format!(
+        "
+http:
+  routers:
+    plain: {{rule: \"Host(`plain.example`)\", service: all}}
+    admin: {{rule: \"Host(`admin.example`)\", service: api@internal}}
+{routers}  middlewares:
+{middlewares}  services:
+    all: {{loadBalancer: {{servers: [{{url: \"{url}\"}}]}}}}
+"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_neighbour_that_is_held_up_is_seen() {
+    let hostile = Hostile::start("misbehaves", &["how: traps"], "").await;
+    let neighbour = hostile.beside("nothing", async || assert_eq!(hostile.ask(0).await.status, 200)).await;
+    let slow = Neighbour { during: neighbour.before * 5 / 4 + SLACK * 2, ..neighbour };
+    assert!(!slow.is_unharmed(SLACK));
+}
