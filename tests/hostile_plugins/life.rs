@@ -313,7 +313,6 @@ async fn nobody_finds_what_another_has_written() {
         })
         .await;
     println!("looked {looked} times");
-    assert!(looked > 10, "{looked}");
 }
 
 /// All that may be kept, one after the other in a process of its own: what it has of the machine's memory comes back.
