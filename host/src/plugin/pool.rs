@@ -252,7 +252,8 @@ impl Lease<'_> {
     /// Counts such a call; a trap drops the instance.
     pub(super) fn pause<T>(&mut self, answer: wasmtime::Result<T>) -> Result<T, Failure> {
         let plugin = &self.step.configured.plugin;
-        let state = self.instance.as_ref().expect("a call has an instance").store.data();
+        let state = self.instance.as_mut().expect("a call has an instance").store.data_mut();
+        state.tell(if answer.is_ok() { Level::Info } else { Level::Error });
         let now = Instant::now();
         self.entered = None;
         self.step.usage.called(self.worker, now - self.began);
