@@ -20,7 +20,7 @@ const MANY: usize = 10;
 
 /// A proxy with `MANY` of them.
 async fn with_many(how: &str) -> Hostile {
-    Hostile::start("burns", &vec![&*format!("how: {how}"); MANY], "").await
+    Hostile::start("burns", &[&*format!("how: {how}"); MANY], "").await
 }
 
 impl Hostile {
@@ -221,7 +221,6 @@ async fn what_guests_took_is_given_back() {
         after <= before + SLACK_KIB
     })
     .await;
-    println!("{before} KiB before, {after} KiB after");
     assert!(program.is_running());
     assert_eq!(Client::plain(address).await.get("http://plain.example/").await.said(), (200, "hello"));
 }
