@@ -146,7 +146,7 @@ async fn the_article_gets_its_certificates_and_keeps_them() {
     assert!(!article.folder.path("acme.json").exists(), "to look writes nothing");
     let begun = Instant::now();
     let mut weir = article.start();
-    eventually_within(3 * PATIENCE, "three certificates", async || article.certificates().len() == HOSTS.len()).await;
+    eventually_within(2 * PATIENCE, "three certificates", async || article.certificates().len() == HOSTS.len()).await;
     assert!(begun.elapsed() >= Duration::from_secs(10), "`delayBeforeCheck: 10`");
     let name_servers_were_asked = article.dns.asked().contains(&("ptarmiganlabs.net.".to_owned(), RecordType::NS));
     assert_eq!(name_servers_were_asked, article.dns.address().port() == DNS_PORT);
@@ -199,6 +199,24 @@ async fn an_open_file_refuses_the_resolver() {
     let checked = run_with(article.folder.root(), &["check", "--configFile=traefik.yaml"], &[]);
     assert_eq!(checked.code, Some(1), "{checked:?}");
     assert!(checked.stderr.contains(words), "{checked:?}");
+}
+
+/// With nothing to order yet: a certificate that is there must not be the last one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_without_its_token_is_told_of_at_the_start() {
+    let folder = Folder::new();
+    folder.write(
+        "install.yaml",
+        "providers: {file: {directory: $DIR/routing}}
+entryPoints: {websecure: {address: \"127.0.0.1:0\"}}
+certificatesResolvers: {le: {acme: {storage: $DIR/acme.json, dnsChallenge: {provider: digitalocean}}}}
+",
+    );
+    let weir = Program::start(folder.root(), &["--configFile=install.yaml"]);
+    weir.prints("no certificate can be ordered as things are").await;
+    let printed = weir.printed();
+    let line = printed.lines().find(|line| line.contains("as things are")).expect("it has just been seen");
+    assert!(line.contains("DO_AUTH_TOKEN") && line.contains("resolver=le"), "{line}");
 }
 
 /// Routers `a`, `b` … for hosts below `example.org`, which is this machine.
@@ -307,7 +325,8 @@ async fn an_account_is_bound_and_bad_nonces_are_borne() {
         unbound.get("https://api.example.org/api/certificates").await.text().contains("eab.kid")
     })
     .await;
-    drop(unbound);
+    // It listens until then, at the ports of the next one.
+    unbound.shut_down().await;
     let options = format!("tlsChallenge: {{}}\n      eab: {{kid: {KEY_ID}, hmacEncoded: {MAC_KEY}}}");
     let proxy = site.proxy(&options, &router("Host(`a.example.org`)", "")).await;
     eventually("a certificate", async || names(&proxy, "a.example.org").await == ["DNSName(a.example.org)"]).await;
@@ -420,6 +439,6 @@ async fn killed_at_any_step_it_leaves_a_whole_file_and_no_record() {
     }
     let _weir = article.start();
     // Keys of RSA with 4096 bits take their time.
-    eventually_within(3 * PATIENCE, "three certificates", async || article.certificates().len() == HOSTS.len()).await;
+    eventually_within(2 * PATIENCE, "three certificates", async || article.certificates().len() == HOSTS.len()).await;
     eventually("no record left", async || article.provider.records() == 0).await;
 }

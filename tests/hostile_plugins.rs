@@ -5,7 +5,7 @@
 //! soon is judged mildly, since other tests run at the same time. On a machine where nothing else does it is judged strictly:
 //!
 //! ```console
-//! $ WEIR_QUIET=1 cargo test --release --package weir --test weir hostile_plugins -- --test-threads=1 --nocapture
+//! $ WEIR_QUIET=1 cargo test --release --package weir --test weir hostile_plugins -- --test-threads=1
 //! ```
 //!
 //! Which test holds for what:
@@ -53,6 +53,7 @@ mod burns;
 mod life;
 mod reaches;
 
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -130,14 +131,18 @@ impl Hostile {
     /// Has the attack made, again and again for as long as it takes to measure, while the neighbour is asked at a steady pace:
     /// each of his requests must be answered well, and 99 of 100 in at most a quarter more time than before.
     pub(crate) async fn beside(&self, what: &str, attack: impl AsyncFnMut()) -> Neighbour {
-        let neighbour = self.measured(what, attack).await;
-        let slack = if std::env::var_os(QUIET).is_some() { SLACK_WHEN_QUIET } else { SLACK };
+        let neighbour = self.measured(attack).await;
+        let is_quiet = std::env::var_os(QUIET).is_some();
+        if is_quiet {
+            let _ = writeln!(io::stderr(), "{what}: {neighbour:?}");
+        }
+        let slack = if is_quiet { SLACK_WHEN_QUIET } else { SLACK };
         assert!(neighbour.is_unharmed(slack), "{what}: {neighbour:?}");
         neighbour
     }
 
     /// The same without a judgement of the times.
-    async fn measured(&self, what: &str, mut attack: impl AsyncFnMut()) -> Neighbour {
+    async fn measured(&self, mut attack: impl AsyncFnMut()) -> Neighbour {
         let before = self.times(async || tokio::time::sleep(MEASURED).await).await;
         let during = self
             .times(async || {
@@ -147,15 +152,7 @@ impl Hostile {
                 }
             })
             .await;
-        let neighbour = Neighbour { before: p99(&before), during: p99(&during) };
-        println!(
-            "{what}: p99 {:?} before and {:?} during, of {} and {} requests",
-            neighbour.before,
-            neighbour.during,
-            before.len(),
-            during.len()
-        );
-        neighbour
+        Neighbour { before: p99(&before), during: p99(&during) }
     }
 
     /// How long the neighbour's requests take until `work` has been done, in their order.

@@ -22,7 +22,7 @@ use super::edit::{self, Plan};
 use super::grants::Grants;
 use super::imports::{Exchange, State};
 use super::lane::Lane;
-use super::limits::{self, CALL_TIME, INIT_BUDGET, TICK, allow, trap_reason};
+use super::limits::{self, CALL_TIME, HANDED_OVER_AT_MOST, INIT_BUDGET, TICK, allow, trap_reason};
 use super::usage::Cause;
 use super::{Configured, Step, opaque};
 use crate::config::install::Isolation;
@@ -181,6 +181,7 @@ impl Lease<'_> {
             grants.renew(CALL_TIME, EXCHANGES_PER_CALL, hops);
         }
         allow(&mut instance.store, plugin.policy.cpu);
+        instance.store.set_hostcall_fuel(plugin.policy.verdict_at_most());
         self.entered = Some(self.began);
         instance
     }
@@ -244,6 +245,7 @@ impl Lease<'_> {
             grants.renew(CALL_TIME, EXCHANGES_PER_CALL, hops);
         }
         allow(&mut instance.store, plugin.policy.cpu);
+        instance.store.set_hostcall_fuel(HANDED_OVER_AT_MOST);
         self.began = Instant::now();
         self.entered = Some(self.began);
         instance
