@@ -165,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn tables_grow_so_far_and_no_further() {
-        let engine = super::super::engine().expect("an engine");
+        let engine = super::super::engine::engine().expect("an engine");
         let mut store = store(&engine, State::new("grows".into(), MEMORY, None), CALL_BUDGET);
         let module = Module::new(&engine, GROWS_ITS_TABLE).expect("a module");
         let instance = Instance::new_async(&mut store, &module, &[]).await.expect("an instance");
