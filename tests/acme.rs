@@ -146,7 +146,7 @@ async fn the_article_gets_its_certificates_and_keeps_them() {
     assert!(!article.folder.path("acme.json").exists(), "to look writes nothing");
     let begun = Instant::now();
     let mut weir = article.start();
-    eventually_within(3 * PATIENCE, "three certificates", async || article.certificates().len() == HOSTS.len()).await;
+    eventually_within(2 * PATIENCE, "three certificates", async || article.certificates().len() == HOSTS.len()).await;
     assert!(begun.elapsed() >= Duration::from_secs(10), "`delayBeforeCheck: 10`");
     let name_servers_were_asked = article.dns.asked().contains(&("ptarmiganlabs.net.".to_owned(), RecordType::NS));
     assert_eq!(name_servers_were_asked, article.dns.address().port() == DNS_PORT);
@@ -307,7 +307,8 @@ async fn an_account_is_bound_and_bad_nonces_are_borne() {
         unbound.get("https://api.example.org/api/certificates").await.text().contains("eab.kid")
     })
     .await;
-    drop(unbound);
+    // It listens until then, at the ports of the next one.
+    unbound.shut_down().await;
     let options = format!("tlsChallenge: {{}}\n      eab: {{kid: {KEY_ID}, hmacEncoded: {MAC_KEY}}}");
     let proxy = site.proxy(&options, &router("Host(`a.example.org`)", "")).await;
     eventually("a certificate", async || names(&proxy, "a.example.org").await == ["DNSName(a.example.org)"]).await;
@@ -420,6 +421,6 @@ async fn killed_at_any_step_it_leaves_a_whole_file_and_no_record() {
     }
     let _weir = article.start();
     // Keys of RSA with 4096 bits take their time.
-    eventually_within(3 * PATIENCE, "three certificates", async || article.certificates().len() == HOSTS.len()).await;
+    eventually_within(2 * PATIENCE, "three certificates", async || article.certificates().len() == HOSTS.len()).await;
     eventually("no record left", async || article.provider.records() == 0).await;
 }

@@ -26,8 +26,8 @@ use http_body_util::{BodyExt, Empty, Full};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long anything may take that a test waits for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long anything may take that a test waits for, on a machine that is busy with others.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A body of a request that a test sends, or of a response that a test's server gives.
 pub(crate) type Body = BoxBody<Bytes, io::Error>;

@@ -1,8 +1,11 @@
 //! Arguments, logging, signals, exit codes.
 
+use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context;
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use weir::command::{self, Arguments, Command, Found, Report, Unusable};
 use weir::config::Problem;
 use weir::plugin::compile_here;
@@ -60,7 +63,13 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let key = if key.is_empty() { key } else { format!("{key}: ") };
         tracing::warn!(help, "{place}{key}{message}");
     }
-    let server = match Server::start(settings).await {
+    // From now on, since some of them would end a process that does not look at them.
+    let mut signals = Signals::caught()?;
+    let started = tokio::select! {
+        started = Server::start(settings) => started,
+        () = signals.end() => return Ok(ExitCode::SUCCESS),
+    };
+    let server = match started {
         Ok(server) => server,
         Err(error) => {
             tracing::error!("failed to start: {error:#}");
@@ -70,7 +79,7 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if file.is_none() {
         print(&welcome(&server), true);
     }
-    until_told_to_end(&server, &logging).await?;
+    signals.act(&server, &logging).await;
     tracing::info!("weir ends: it finishes the requests it has");
     tokio::select! {
         () = server.shut_down() => {}
@@ -80,36 +89,72 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Acts on signals until one of them is the last.
 #[cfg(unix)]
-async fn until_told_to_end(server: &Server, logging: &Logging) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    user: Signal,
+}
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    let mut user = signal(SignalKind::user_defined1())?;
-    loop {
+#[cfg(unix)]
+impl Signals {
+    fn caught() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Returns with the first one that is to end the proxy.
+    async fn end(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => server.reload().await,
-            _ = user.recv() => {
-                if let Some(log) = &server.access_log {
-                    log.reopen();
-                }
-                if let Err(error) = logging.reopen() {
-                    tracing::error!("failed to open the log again: {error}");
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Acts on them until one of them is the last.
+    async fn act(&mut self, server: &Server, logging: &Logging) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => server.reload().await,
+                _ = self.user.recv() => {
+                    if let Some(log) = &server.access_log {
+                        log.reopen();
+                    }
+                    if let Err(error) = logging.reopen() {
+                        tracing::error!("failed to open the log again: {error}");
+                    }
                 }
             }
         }
     }
 }
 
+/// There is but one, which needs no preparation.
 #[cfg(not(unix))]
-async fn until_told_to_end(_: &Server, _: &Logging) -> anyhow::Result<()> {
-    tokio::signal::ctrl_c().await?;
-    Ok(())
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn caught() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn end(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    async fn act(&mut self, _: &Server, _: &Logging) {
+        self.end().await;
+    }
 }
 
 /// What somebody sees who has started Weir for the first time.

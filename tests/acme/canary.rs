@@ -37,7 +37,7 @@ async fn no_secret_of_an_order_is_logged_or_shown() {
     for (place, host) in ["a.example.org", "b.example.org"].into_iter().enumerate() {
         folder.write(&format!("routing/{host}.yaml"), routes(host));
         let mut weir = Program::start(folder.root(), &["--configFile=install.yaml"]);
-        eventually_within(3 * PATIENCE, host, async || certificates(&folder).len() > place).await;
+        eventually_within(2 * PATIENCE, host, async || certificates(&folder).len() > place).await;
         eventually("no record left", async || provider.records() == 0).await;
         let (web, secure) = (weir.address("web").await, weir.address("websecure").await);
         eventually(host, async || issuer(secure, host).await.contains("Pebble Intermediate CA")).await;

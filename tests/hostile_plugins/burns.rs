@@ -20,7 +20,7 @@ const MANY: usize = 10;
 
 /// A proxy with `MANY` of them.
 async fn with_many(how: &str) -> Hostile {
-    Hostile::start("burns", &vec![&*format!("how: {how}"); MANY], "").await
+    Hostile::start("burns", &[&*format!("how: {how}"); MANY], "").await
 }
 
 impl Hostile {
@@ -57,19 +57,6 @@ async fn endless_work_is_ended_after_its_time() {
         hostile.beside(how, async || hostile.ask_all().await).await;
         assert!(hostile.failures("time").await > 5, "{how}: it has run");
         hostile.assert_nothing_came_through();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "measures, needs a quiet machine"]
-async fn endless_work_is_not_felt_by_neighbours() {
-    for how in ["loops", "fills", "copies", "hoards", "recurses", "manyHeaders", "traps"] {
-        let hostile = with_many(how).await;
-        let begun = Instant::now();
-        assert_eq!(hostile.ask(0).await.status, 500, "{how}");
-        assert!(begun.elapsed() <= Duration::from_millis(70), "{how}: {:?}", begun.elapsed());
-        let neighbour = hostile.measured(how, async || hostile.ask_all().await).await;
-        assert!(neighbour.is_unharmed(Duration::from_micros(500)), "{how}: {neighbour:?}");
     }
 }
 
@@ -110,7 +97,9 @@ async fn memory_is_bounded() {
     let seen: Vec<crate::support::backend::Seen> = asked("a0.example");
     assert!(!seen.is_empty() && seen.iter().all(|seen| seen.header("x-got") == "false"), "4 GiB are not to be had");
 
-    let hostile = with_many("hoards").await;
+    // Time is not what it should run out of, however busy the machine is.
+    let install = "plugins: {settings: {burns: {limits: {cpu: 2s}}}}\n";
+    let hostile = Hostile::start("burns", &["how: hoards"; MANY], install).await;
     hostile.beside("hoards", async || hostile.ask_all().await).await;
     assert!(hostile.failures("memory").await > 5);
     hostile.assert_nothing_came_through();
@@ -232,7 +221,6 @@ async fn what_guests_took_is_given_back() {
         after <= before + SLACK_KIB
     })
     .await;
-    println!("{before} KiB before, {after} KiB after");
     assert!(program.is_running());
     assert_eq!(Client::plain(address).await.get("http://plain.example/").await.said(), (200, "hello"));
 }

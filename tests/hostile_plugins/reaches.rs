@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::{Hostile, routes};
 use crate::support::backend::Backend;
 use crate::support::client::connect;
-use crate::support::empty;
+use crate::support::{empty, full};
 
 /// Each middleware may reach the address that it is configured with.
 fn options(url: &str, times: u32) -> String {
@@ -70,6 +70,19 @@ async fn a_call_reaches_out_so_often_and_no_more() {
             assert_eq!((good, refused, server.seen().len()), (16, 84, 16), "{}", reply.text());
         })
         .await;
+}
+
+/// A guest has 50 ms, and this one waits for more than 300 ms, 16 times.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_an_answer_is_not_charged_for_it() {
+    let slow = Backend::start(|_| async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Response::new(full("there"))
+    })
+    .await;
+    let hostile = Hostile::start("reaches", &[&options(&slow.url(), 16)], "").await;
+    let reply = hostile.ask(0).await;
+    assert_eq!(reply.text().lines().filter(|outcome| *outcome == "200 there").count(), 16, "{}", reply.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]

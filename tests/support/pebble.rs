@@ -1,6 +1,6 @@
 //! Pebble, Let's Encrypt's CA for tests, as a process of its own. `tests/run` installs it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
@@ -123,8 +123,19 @@ impl Drop for Pebble {
     }
 }
 
-/// An address that nobody listens on.
+/// An address that nobody listens on. The system gives its port to nobody who does not ask for it.
 pub(crate) async fn free() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    listener.local_addr().expect("an address")
+    /// Below those that Linux chooses from for connections and for port 0.
+    const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+    loop {
+        let mut bytes = [0; 2];
+        aws_lc_rs::rand::fill(&mut bytes).expect("random bytes");
+        let port = u16::from_ne_bytes(bytes);
+        if PORTS.contains(&port)
+            && let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
+        {
+            return listener.local_addr().expect("an address");
+        }
+    }
 }

@@ -117,6 +117,7 @@ impl fetch::Host for State {
         }
         grants.left -= 1;
         let answer = grants.send(request).await;
+        self.has_waited = true;
         if let Err(Error { kind: ErrorKind::Denied, message, .. }) = &answer {
             let message = grants.values.redacted(message);
             self.log(Level::Warn, &format!("it was kept from what it wants: {message}"));

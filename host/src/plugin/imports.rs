@@ -60,6 +60,8 @@ pub(super) struct State {
     pub(super) limits: Limits,
     /// Epoch ticks that the guest may still run in this call.
     pub(super) ticks_left: u32,
+    /// Whether it has waited for the host since the last tick that it was charged: those that went by are not its own.
+    pub(super) has_waited: bool,
     /// Lines that the guest may still write in this call.
     pub(super) log_lines_left: u32,
     pub(super) plugin: Arc<str>,
@@ -100,6 +102,7 @@ impl State {
             metrics: None,
             limits: Limits::new(memory),
             ticks_left: 0,
+            has_waited: false,
             log_lines_left: 0,
             plugin,
             grants,

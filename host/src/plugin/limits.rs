@@ -30,6 +30,8 @@ const LOG_LINES: u32 = 100;
 const TABLE_ELEMENTS: usize = 100_000;
 /// Linear memory of one instance, unless an administrator gives it more or less.
 pub(super) const MEMORY: usize = 32 << 20;
+/// What a guest may hand to the host at once, in bytes of the host's memory.
+const HANDED_OVER_AT_MOST: usize = 17 << 20;
 /// Linear memory that one instance may be given.
 pub(super) const MEMORY_AT_MOST: usize = 1 << 30;
 
@@ -37,8 +39,12 @@ pub(super) const MEMORY_AT_MOST: usize = 1 << 30;
 pub(super) fn store(engine: &Engine, state: State, budget: Duration) -> Store<State> {
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limits);
+    store.set_hostcall_fuel(HANDED_OVER_AT_MOST);
     store.epoch_deadline_callback(|mut store| {
         let state = store.data_mut();
+        if std::mem::take(&mut state.has_waited) {
+            return Ok(UpdateDeadline::Continue(1));
+        }
         if state.ticks_left == 0 {
             return Err(Trap::Interrupt.into());
         }

@@ -17,10 +17,12 @@ pub struct Config {
 impl Middleware for Reaches {
     type Config = Config;
 
-    const ABOUT: About = weir_sdk::about!("reaches").config_schema(
-        r#"{"type": "object", "properties": {"url": {"type": "string"}, "times": {"type": "integer"}},
-            "required": ["url"]}"#,
-    );
+    const ABOUT: About = weir_sdk::about!("reaches")
+        .config_schema(
+            r#"{"type": "object", "properties": {"url": {"type": "string"}, "times": {"type": "integer"}},
+                "required": ["url"]}"#,
+        )
+        .urls(&["/url"]);
 
     fn init(config: Config) -> Result<(Self, Plan), Error> {
         Ok((Self(config), Plan::new().on_request(&["x-url"])))
