@@ -310,6 +310,11 @@ impl Host {
         Ok(configured)
     }
 
+    /// Makes another version of its plugin the same middleware.
+    pub async fn configure_again(&self, like: &Configured, plugin: &Arc<Plugin>) -> anyhow::Result<Configured> {
+        self.configure(&like.name, plugin, &like.config).await
+    }
+
     /// By what it exports.
     fn kind(&self, component: &Component) -> anyhow::Result<Kind> {
         let exports = |interface: &str| self.has_export(component, interface);

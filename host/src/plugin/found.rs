@@ -25,11 +25,13 @@ pub struct Plugins {
 pub struct Entry {
     pub name: Arc<str>,
     pub origin: Origin,
-    /// `None` if it is broken and never was good, or built in and not wanted by anything.
+    /// What serves. `None` if it is broken and never was good, or built in and not wanted by anything.
     pub plugin: Option<Arc<Plugin>>,
+    /// Another version, which has not been taken yet: see [`Plugins::settle`].
+    newer: Option<Arc<Plugin>>,
     /// Why the file could not be used; `plugin`, if any, is then its last good version.
     pub problem: Option<String>,
-    /// Of the bytes that `plugin` or `problem` speak of.
+    /// Of the newest bytes.
     sha256: String,
 }
 
@@ -48,7 +50,7 @@ impl Plugins {
             if wanted.includes(name) || previous.find(name).is_some_and(|known| known.plugin.is_some()) {
                 found.add(host, previous, name, bytes, Origin::BuiltIn).await;
             } else {
-                found.insert(name, Origin::BuiltIn, None, None, String::new());
+                found.insert(Entry::new(name, Origin::BuiltIn, String::new()));
             }
         }
         for file in wasm_files(directory) {
@@ -58,7 +60,10 @@ impl Plugins {
             let read = read_component(&file);
             match read {
                 Ok(bytes) => found.add(host, previous, &name, &bytes, Origin::File(file)).await,
-                Err(error) => found.keep(previous, &name, Origin::File(file), String::new(), format!("{error:#}")),
+                Err(error) => {
+                    let entry = Entry::new(&name, Origin::File(file), String::new());
+                    found.keep(previous, entry, format!("{error:#}"));
+                }
             }
         }
         found
@@ -72,36 +77,52 @@ impl Plugins {
         self.by_name.values()
     }
 
+    /// Versions that may take the place of those that serve, which come first.
+    pub fn newer(&self) -> impl Iterator<Item = (&Arc<Plugin>, &Arc<Plugin>)> {
+        self.iter().filter_map(|entry| entry.plugin.as_ref().zip(entry.newer.as_ref()))
+    }
+
+    /// Takes the newer version of a plugin, unless there is a reason not to. It waits then for another time.
+    pub fn settle(&mut self, name: &str, refusal: Option<String>) {
+        let Some(entry) = self.by_name.get_mut(&name.to_lowercase()) else { return };
+        if refusal.is_none() && entry.newer.is_some() {
+            entry.plugin = entry.newer.take();
+        }
+        entry.problem = refusal;
+    }
+
     async fn add(&mut self, host: &Arc<Host>, previous: &Self, name: &str, bytes: &[u8], origin: Origin) {
         let sha256 = hexadecimal(&Sha256::digest(bytes));
         if let Some(known) = previous.find(name).filter(|known| known.sha256 == sha256 && known.origin == origin) {
             self.by_name.insert(name.to_lowercase(), known.clone());
             return;
         }
-        match host.load(name, bytes, origin.clone()).await {
-            Ok(plugin) => self.insert(name, origin, Some(Arc::new(plugin)), None, sha256),
-            Err(error) => self.keep(previous, name, origin, sha256, format!("{error:#}")),
+        let entry = Entry::new(name, origin.clone(), sha256);
+        let serving = previous.find(name).and_then(|known| known.plugin.clone());
+        match (host.load(name, bytes, origin).await.map(Arc::new), serving) {
+            (Ok(plugin), None) => self.insert(Entry { plugin: Some(plugin), ..entry }),
+            // It has yet to be taken.
+            (Ok(newer), serving) => self.insert(Entry { plugin: serving, newer: Some(newer), ..entry }),
+            (Err(error), _) => self.keep(previous, entry, format!("{error:#}")),
         }
     }
 
     /// A broken file keeps the version that worked: its own last one, else the built-in one it would have replaced.
-    fn keep(&mut self, previous: &Self, name: &str, origin: Origin, sha256: String, problem: String) {
-        let last_good = previous.find(name).and_then(|known| known.plugin.clone());
-        let built_in = || self.find(name).and_then(|known| known.plugin.clone());
+    fn keep(&mut self, previous: &Self, entry: Entry, problem: String) {
+        let last_good = previous.find(&entry.name).and_then(|known| known.plugin.clone());
+        let built_in = || self.find(&entry.name).and_then(|known| known.plugin.clone());
         let plugin = last_good.or_else(built_in);
-        self.insert(name, origin, plugin, Some(problem), sha256);
+        self.insert(Entry { plugin, problem: Some(problem), ..entry });
     }
 
-    fn insert(
-        &mut self,
-        name: &str,
-        origin: Origin,
-        plugin: Option<Arc<Plugin>>,
-        problem: Option<String>,
-        sha256: String,
-    ) {
-        let entry = Entry { name: name.into(), origin, plugin, problem, sha256 };
-        self.by_name.insert(name.to_lowercase(), entry);
+    fn insert(&mut self, entry: Entry) {
+        self.by_name.insert(entry.name.to_lowercase(), entry);
+    }
+}
+
+impl Entry {
+    fn new(name: &str, origin: Origin, sha256: String) -> Self {
+        Self { name: name.into(), origin, plugin: None, newer: None, problem: None, sha256 }
     }
 }
 
