@@ -201,6 +201,24 @@ async fn an_open_file_refuses_the_resolver() {
     assert!(checked.stderr.contains(words), "{checked:?}");
 }
 
+/// With nothing to order yet: a certificate that is there must not be the last one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_without_its_token_is_told_of_at_the_start() {
+    let folder = Folder::new();
+    folder.write(
+        "install.yaml",
+        "providers: {file: {directory: $DIR/routing}}
+entryPoints: {websecure: {address: \"127.0.0.1:0\"}}
+certificatesResolvers: {le: {acme: {storage: $DIR/acme.json, dnsChallenge: {provider: digitalocean}}}}
+",
+    );
+    let weir = Program::start(folder.root(), &["--configFile=install.yaml"]);
+    weir.prints("no certificate can be ordered as things are").await;
+    let printed = weir.printed();
+    let line = printed.lines().find(|line| line.contains("as things are")).expect("it has just been seen");
+    assert!(line.contains("DO_AUTH_TOKEN") && line.contains("resolver=le"), "{line}");
+}
+
 /// Routers `a`, `b` … for hosts below `example.org`, which is this machine.
 struct Site {
     ca: Pebble,

@@ -23,8 +23,10 @@ LANGUAGES = ["rust", "c", "go", "python", "js"]
 NAME = "first-try"
 HEADER = "x-first-try: seen"
 COMMANDS_AT_MOST = 5
-# A component with Python in it is compiled in ten seconds of a machine that does nothing else.
-PATIENCE = 180
+# A component with Python in it is compiled in ten seconds by a machine that does nothing else.
+PATIENCE = 300
+# Variables of the caller that would lead tools elsewhere, by what they begin with.
+FOREIGN = ("PYTHON", "VIRTUAL_ENV", "GO", "CARGO_TARGET_", "CARGO_BUILD_")
 
 
 def main():
@@ -60,24 +62,25 @@ def first_request(language, folder, weir):
     with Proxy(weir, folder, page, environment) as proxy:
         for command in page.commands[:-1]:
             run(proxy.here(command), project, environment)
-        proxy.eventually(proxy.here(page.commands[-1]), HEADER, environment)
+        proxy.eventually(proxy.here(page.commands[-1]), HEADER, project, environment)
     run(test_command(page), project, environment)
 
 
 def examples(language, folder, weir):
-    """The commands of each example's page, and then its own `curl`, whose answer has to have what the page shows."""
+    """The commands of each example's page. What it shows below one has to be in the answer, sooner or later."""
     environment = tools(weir)
     done = 0
     for path in sorted((REPOSITORY / "plugins" / "examples" / language).glob("*/README.md")):
         page = Page(path)
-        if not page.is_middleware:
-            continue
-        with Proxy(weir, folder / path.parent.name, page, environment) as proxy:
+        with Proxy(weir, folder / path.parent.name, page, environment) as proxy, Background() as background:
             for command in page.commands:
-                if command.startswith("curl "):
-                    proxy.eventually(proxy.here(command), page.expected(command), environment)
+                here = proxy.here(command)
+                if here.endswith(" &"):
+                    background.start(here.removesuffix(" &"), path.parent, environment)
+                elif expected := page.expected(command):
+                    proxy.eventually(here, expected, path.parent, environment)
                 else:
-                    run(proxy.here(command), path.parent, environment)
+                    run(here, path.parent, environment)
         done += 1
     return done
 
@@ -95,17 +98,17 @@ class Page:
         self.settings = settings[0].removeprefix("plugins:\n") if settings else ""
         self.lines = next((text for kind, text in blocks if kind == "console"), "").splitlines()
         self.commands = [line[2:] for line in self.lines if line.startswith("$ ")]
+        # Those that it tells to set have any value here.
+        self.variables = {name: "any" for name in re.findall(r"^\$ export (\w+)=", self.text, re.MULTILINE)}
 
     @property
     def is_middleware(self):
         return "middlewares:" in self.yaml
 
     def expected(self, command):
-        """The line that the page shows below the command."""
+        """The line that the page shows below the command, if it shows one."""
         shown = self.lines[self.lines.index(f"$ {command}") + 1 :]
-        if not shown or shown[0].startswith("$ "):
-            fail(f"{self.path}: no answer is shown below `{command}`")
-        return shown[0]
+        return shown[0] if shown and not shown[0].startswith("$ ") else None
 
 
 def test_command(page):
@@ -114,23 +117,25 @@ def test_command(page):
 
 
 class Proxy:
-    """A proxy with the routes of a page and an empty plugin folder."""
+    """A proxy with the configuration of a page and an empty plugin folder."""
 
     def __init__(self, weir, folder, page, environment):
         self.folder = folder / "etc"
         self.plugins = self.folder / "plugins"
         self.plugins.mkdir(parents=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        (self.folder / "routing.yaml").write_text(page.yaml)
-        (self.folder / "install.yaml").write_text(
-            f"entryPoints: {{web: {{address: '127.0.0.1:{self.port}'}}}}\n"
+        # The proxy, and a server that a page has beside it.
+        address = f"127.0.0.1:{free_port()}"
+        self.places = {"localhost:8000": address, "localhost:8001": f"localhost:{free_port()}"}
+        self.places |= {"/etc/weir/": f"{self.folder}/", "/var/lib/weir/": f"{self.folder}/"}
+        (self.folder / "routing.yaml").write_text(self.here(page.yaml) if page.is_middleware else "")
+        (self.folder / "weir.yaml").write_text(
+            f"entryPoints: {{web: {{address: '{address}'}}}}\n"
             f"providers: {{file: {{filename: '{self.folder}/routing.yaml'}}}}\n"
-            f"plugins:\n  directory: '{self.plugins}'\n  cache: {{directory: '{self.folder}/cache'}}\n{page.settings}"
+            f"plugins:\n  directory: '{self.plugins}'\n  cache: {{directory: '{self.folder}/cache'}}\n"
+            f"{self.here(page.settings)}{'' if page.is_middleware else self.here(page.yaml)}"
         )
-        self.command = [weir, f"--configFile={self.folder}/install.yaml"]
-        self.environment = environment
+        self.command = [weir, f"--configFile={self.folder}/weir.yaml"]
+        self.environment = environment | page.variables
 
     def __enter__(self):
         (self.folder / "cache").mkdir(mode=0o700)
@@ -148,21 +153,48 @@ class Proxy:
         if not alive:
             fail("the proxy has ended by itself")
 
-    def here(self, command):
-        """The command of a page with this proxy's address and folder in it."""
-        return command.replace("/etc/weir/plugins/", f"{self.plugins}/").replace("localhost:8000", f"127.0.0.1:{self.port}")
+    def here(self, text):
+        """Text of a page with the addresses and folders of this proxy in it."""
+        for name, place in self.places.items():
+            text = text.replace(name, place)
+        return text
 
-    def eventually(self, command, expected, environment):
-        print(f"$ {command}", flush=True)
+    def eventually(self, command, expected, folder, environment):
+        pipes = {"capture_output": True, "text": True, "errors": "replace"}
         end = time.monotonic() + PATIENCE
-        while True:
-            answer = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, errors="replace").stdout
-            if expected in answer:
-                return
-            if time.monotonic() > end:
-                self.log.seek(0)
-                fail(f"no `{expected}` in the answer:\n{answer}\n{self.log.read()}")
-            time.sleep(0.1)
+        with stage(f"$ {command}"):
+            while True:
+                answer = subprocess.run(command, shell=True, cwd=folder, env=environment, **pipes).stdout
+                if expected in answer:
+                    return
+                if time.monotonic() > end:
+                    self.log.seek(0)
+                    fail(f"no `{expected}` in the answer:\n{answer}\n{self.log.read()}")
+                time.sleep(0.1)
+
+
+class Background:
+    """What a page leaves running, until its end."""
+
+    def __enter__(self):
+        self.processes = []
+        return self
+
+    def start(self, command, folder, environment):
+        print(f"$ {command} &", flush=True)
+        output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.processes.append(subprocess.Popen(f"exec {command}", shell=True, cwd=folder, env=environment, **output))
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.terminate()
+            process.wait()
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def tools(weir):
@@ -176,9 +208,11 @@ def tools(weir):
     link = bin / "weir"
     link.unlink(missing_ok=True)
     link.symlink_to(weir)
-    kept = {name: os.environ[name] for name in os.environ if not name.startswith(("PYTHON", "VIRTUAL_ENV", "GO"))}
+    kept = {name: os.environ[name] for name in os.environ if not name.startswith(FOREIGN)}
     return kept | {
         "PATH": f"{bin}:{os.environ['PATH']}",
+        # Crates that several pages need are compiled once.
+        "CARGO_BUILD_BUILD_DIR": str(TOOLS / "cargo"),
         "GOPATH": str(TOOLS / "go"),
         "GOCACHE": str(TOOLS / "go-build"),
         "GOFLAGS": "-modcacherw",
@@ -190,11 +224,20 @@ def tools(weir):
 
 
 def run(command, folder, environment):
-    print(f"$ {command}", flush=True)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    done = subprocess.run(command, shell=True, cwd=folder, env=environment, **pipes)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    with stage(f"$ {command}"):
+        done = subprocess.run(command, shell=True, cwd=folder, env=environment, **pipes)
     if done.returncode:
         fail(f"`{command}` ended with {done.returncode}:\n{done.stdout}")
+
+
+@contextlib.contextmanager
+def stage(name):
+    """Says what is done, and then how long it took."""
+    begun = time.monotonic()
+    print(name, end="", flush=True)
+    yield
+    print(f"    # {time.monotonic() - begun:.1f} s", flush=True)
 
 
 def fail(why):

@@ -322,7 +322,10 @@ impl Host {
             (true, false) => Ok(Kind::Middleware),
             (false, true) => Ok(Kind::DnsProvider),
             (true, true) => bail!("it exports both a middleware and a DNS provider: make two components of it"),
-            (false, false) => bail!("it exports neither a middleware nor a DNS provider of `weir:plugin` (see wit/)"),
+            (false, false) => bail!(
+                "it exports neither a middleware nor a DNS provider of `weir:plugin`: build it for one of the worlds in \
+                 wit/weir-plugin.wit"
+            ),
         }
     }
 
@@ -351,7 +354,10 @@ impl Host {
             };
             let (interface, version) = interface.split_once('@').unwrap_or((interface, "0.0"));
             if !version.starts_with("0.1.") {
-                bail!("it was built for version {version} of weir:plugin, and this weir offers 0.1");
+                bail!(
+                    "it was built for version {version} of weir:plugin, and this weir offers 0.1: build it with this weir's wit/, \
+                     which `weir plugin new` writes"
+                );
             }
             if !imports::offered(kind).contains(&interface) {
                 bail!(
@@ -507,7 +513,10 @@ fn reject_core_modules(bytes: &[u8]) -> anyhow::Result<()> {
     match bytes.get(..8) {
         Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(()),
         Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => {
-            bail!("it is a core WebAssembly module and not a component: build it for wasm32-wasip2")
+            bail!(
+                "it is a core WebAssembly module and not a component: build it for wasm32-wasip2, or make one of it by \
+                 `wasm-tools component new`"
+            )
         }
         _ => bail!("it is not WebAssembly, or not all of it has been copied yet"),
     }

@@ -63,7 +63,7 @@ async fn endless_work_is_ended_after_its_time() {
 /// Each call ends before its time is over, and one follows the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_burn_has_its_share_and_no_more() {
-    const SHARE: f64 = 0.1;
+    const SHARE: f64 = 0.02;
     const CALL: f64 = 0.03;
 
     let install = format!("plugins: {{settings: {{burns: {{limits: {{share: {SHARE}}}}}}}}}\n");
@@ -80,7 +80,7 @@ async fn a_slow_burn_has_its_share_and_no_more() {
     // What it had saved up for a second is its own too. Its clock goes on where the machine runs others.
     let may = (SHARE + SHARE * begun.elapsed().as_secs_f64()) / CALL;
     assert!(served > 0 && f64::from(served) <= may * 3.0, "{served} calls, of {may}");
-    assert!(refused > served, "{served} and {refused}");
+    assert!(refused > 0, "{served} and {refused}");
     assert_eq!(hostile.failures("busy").await, u64::from(refused));
     eventually("its turn", async || hostile.ask(0).await.status == 200).await;
 }

@@ -199,7 +199,7 @@ impl Resolver {
             if let Some(certificates) = certificates {
                 if std::mem::take(&mut is_first) {
                     let (this, plugins) = (Arc::clone(&self), plugins.clone());
-                    tokio::spawn(async move { this.solvers.clean_up_after_crash(&plugins).await });
+                    tokio::spawn(async move { this.solvers.prepare(&plugins).await });
                 }
                 self.forget_unwanted(&certificates);
                 for wanted in certificates {

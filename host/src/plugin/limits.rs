@@ -32,8 +32,8 @@ const LOG_LINES: u32 = 100;
 const TABLE_ELEMENTS: usize = 100_000;
 /// Linear memory of one instance, unless an administrator gives it more or less.
 pub(super) const MEMORY: usize = 32 << 20;
-/// What a guest may hand to the host at once, in bytes of the host's memory.
-const HANDED_OVER_AT_MOST: usize = 17 << 20;
+/// What a guest may hand to the host at once, in bytes of the host's memory, unless it is called for a verdict.
+pub(super) const HANDED_OVER_AT_MOST: usize = 17 << 20;
 /// Linear memory that one instance may be given.
 pub(super) const MEMORY_AT_MOST: usize = 1 << 30;
 

@@ -117,6 +117,12 @@ impl Policy {
         Ok(())
     }
 
+    /// Bytes that a verdict may hand over, or a call of the host's within it: the longest body, and fields.
+    pub(super) fn verdict_at_most(&self) -> usize {
+        const BESIDE_THE_BODY: usize = 512 << 10;
+        usize::try_from(self.body.max(BODY_AT_MOST)).unwrap_or(usize::MAX).saturating_add(BESIDE_THE_BODY)
+    }
+
     /// The files that secrets are in.
     pub(super) fn secret_files(&self) -> impl Iterator<Item = &Path> {
         self.allow.secrets.values().filter_map(|secret| secret.file.as_deref())

@@ -22,7 +22,7 @@ use super::edit::{self, Plan};
 use super::grants::Grants;
 use super::imports::{Exchange, State};
 use super::lane::Lane;
-use super::limits::{self, CALL_TIME, INIT_BUDGET, TICK, allow, trap_reason};
+use super::limits::{self, CALL_TIME, HANDED_OVER_AT_MOST, INIT_BUDGET, TICK, allow, trap_reason};
 use super::usage::Cause;
 use super::{Configured, Step, opaque};
 use crate::config::install::Isolation;
@@ -184,6 +184,7 @@ impl Lease<'_> {
             grants.renew(CALL_TIME, EXCHANGES_PER_CALL, hops);
         }
         allow(&mut instance.store, plugin.policy.cpu);
+        instance.store.set_hostcall_fuel(plugin.policy.verdict_at_most());
         self.entered = Some(self.began);
         instance
     }
@@ -247,6 +248,7 @@ impl Lease<'_> {
             grants.renew(CALL_TIME, EXCHANGES_PER_CALL, hops);
         }
         allow(&mut instance.store, plugin.policy.cpu);
+        instance.store.set_hostcall_fuel(HANDED_OVER_AT_MOST);
         self.began = Instant::now();
         self.entered = Some(self.began);
         instance
@@ -255,7 +257,8 @@ impl Lease<'_> {
     /// Counts such a call; a trap drops the instance.
     pub(super) fn pause<T>(&mut self, answer: wasmtime::Result<T>) -> Result<T, Failure> {
         let plugin = &self.step.configured.plugin;
-        let state = self.instance.as_ref().expect("a call has an instance").store.data();
+        let state = self.instance.as_mut().expect("a call has an instance").store.data_mut();
+        state.tell(if answer.is_ok() { Level::Info } else { Level::Error });
         let now = Instant::now();
         self.entered = None;
         self.step.usage.called(self.worker, now - self.began);

@@ -17,7 +17,7 @@ build)
     ;;
 test)
     mkdir -p target
-    $cc -g -fsanitize=undefined $sources plugin_name_test.c -o target/tests
+    $cc -g -fsanitize=undefined -fsanitize-trap=undefined $sources plugin_name_test.c -o target/tests
     target/tests
     ;;
 bindings)

@@ -60,15 +60,17 @@ impl Solvers {
         Err(anyhow!("no challenge fits: add `tlsChallenge` or `httpChallenge`"))
     }
 
-    /// Deletes the records that an earlier run of the process has left.
-    pub(super) async fn clean_up_after_crash(&self, plugins: &Plugins) {
-        let is_ours = |entry: &crate::acme::journal::Entry| *entry.resolver == *self.resolver;
-        if self.options.dns_challenge.is_none() || !self.journal.records().iter().any(is_ours) {
+    /// Starts the DNS provider, so that what is wrong with it is said at once and not when a certificate is to be renewed, and
+    /// deletes the records that an earlier run of the process has left.
+    pub(super) async fn prepare(&self, plugins: &Plugins) {
+        if self.options.dns_challenge.is_none() {
             return;
         }
         match self.dns01(plugins).await {
             Ok(dns01) => dns01.clean_up_after_crash().await,
-            Err(error) => tracing::warn!("TXT records of an earlier run cannot be deleted yet: {error:#}"),
+            Err(error) => {
+                tracing::warn!(resolver = &*self.resolver, "no certificate can be ordered as things are: {error:#}");
+            }
         }
     }
 

@@ -16,7 +16,7 @@ build)
     wasm-tools component new target/embedded.wasm -o botFilter.wasm
     ;;
 test)
-    $cc -g -fsanitize=undefined $sources bot_filter_test.c -o target/tests
+    $cc -g -fsanitize=undefined -fsanitize-trap=undefined $sources bot_filter_test.c -o target/tests
     target/tests
     ;;
 *)

@@ -142,9 +142,9 @@ impl Logs {
     fn write(self) {
         match self {
             Self::Flood => (0..1_000_000).for_each(|_| log::write(Level::Error, "again and again", &[])),
-            Self::LongLine => log::write(Level::Error, &"long ".repeat(2 << 20), &[]),
+            Self::LongLine => log::write(Level::Error, &"long ".repeat(200 << 10), &[]),
             Self::LongField => {
-                let field = ("field".to_owned(), "long ".repeat(1 << 20));
+                let field = ("field".to_owned(), "long ".repeat(200 << 10));
                 log::write(Level::Error, "a short message", &[field]);
             }
             Self::ControlCharacters => {
