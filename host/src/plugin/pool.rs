@@ -109,14 +109,17 @@ impl Pool {
         }
     }
 
-    /// Whether a configuration or a call still needs it. Drops the instances that were not needed since the last time,
-    /// but for one.
-    pub(super) fn prune(&self) -> bool {
+    /// Whether a configuration or a call still needs it.
+    pub(super) fn is_needed(&self) -> bool {
+        self.of.strong_count() > 0 || self.running.iter().any(|running| running.get() > 0)
+    }
+
+    /// Drops the instances that were not needed since the last time, but for one.
+    pub(super) fn prune(&self) {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.len() - self.not_needed.get().saturating_sub(1).min(idle.len());
         idle.truncate(kept);
         self.not_needed.set(kept);
-        self.of.strong_count() > 0 || self.running.iter().any(|running| running.get() > 0)
     }
 
     /// Makes one more idle instance, and says how many bytes of memory it has.
