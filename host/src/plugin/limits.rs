@@ -166,9 +166,17 @@ pub(super) fn trap_reason(error: &wasmtime::Error) -> String {
         None => error.root_cause().to_string(),
     };
     let frames = error.downcast_ref::<WasmBacktrace>().map(WasmBacktrace::frames).unwrap_or_default();
-    let names = frames.iter().filter_map(FrameInfo::func_name).take(FUNCTIONS_NAMED);
-    let names: Vec<_> = names.map(|name| format!("`{}`", printable(name, NAME_CHARACTERS_AT_MOST))).collect();
+    let names = frames.iter().filter_map(FrameInfo::func_name).skip_while(|name| is_way_to_a_trap(name));
+    let names = names.take(FUNCTIONS_NAMED).map(|name| format!("`{}`", printable(name, NAME_CHARACTERS_AT_MOST)));
+    let names: Vec<_> = names.collect();
     if names.is_empty() { reason } else { format!("{reason}, in {}", names.join(", called by ")) }
+}
+
+/// Whether a function is one of those that a panic goes through, and not of interest. Names are taken as Rust encodes
+/// them: to decode what a guest has written may take long.
+fn is_way_to_a_trap(name: &str) -> bool {
+    const CRATES: [&str; 4] = ["_3std", "_4core", "_5alloc", "_7___rustc"];
+    name == "abort" || CRATES.iter().any(|within| name.contains(within))
 }
 
 #[cfg(test)]
@@ -209,6 +217,19 @@ mod tests {
             let run = instance.get_typed_func::<(), ()>(&mut store, "run").expect("its only export");
             let error = run.call_async(&mut store, ()).await.expect_err("a trap");
             assert_eq!(trap_reason(&error), format!("wasm trap: wasm `unreachable` instruction executed{place}"));
+        }
+    }
+
+    #[test]
+    fn what_a_panic_goes_through_is_not_named() {
+        for (name, skipped) in [
+            ("abort", true),
+            ("_RNvNtCshXfaRvt2tfW_3std7process5abort", true),
+            ("_RNvCsfLfy6EI15iL_7___rustc12___rust_abort", true),
+            ("_RNvCshXfaRvt2tfW_5stamp5grows", false),
+            ("weir:plugin/middleware@0.1.0#on-request", false),
+        ] {
+            assert_eq!(is_way_to_a_trap(name), skipped, "{name}");
         }
     }
 }
