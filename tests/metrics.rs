@@ -11,6 +11,8 @@ use crate::support::proxy::{INSTALL, Proxy};
 use crate::support::{eventually, route};
 
 const PROMETHEUS: &str = "metrics: {prometheus: {entryPoint: web, addRoutersLabels: true, buckets: [100]}}\n";
+/// Of WebAssembly's memory.
+const PAGE: f64 = 65536.0;
 
 async fn metrics(proxy: &Proxy) -> String {
     let reply = proxy.get("http://any.example/metrics").await;
@@ -49,6 +51,12 @@ fn assert_readable(text: &str) {
 async fn counted(proxy: &Proxy, sample: &str, value: &str) {
     let line = format!("{sample} {value}");
     eventually(&line, async || metrics(proxy).await.lines().any(|found| found == line)).await;
+}
+
+/// The value of a sample now.
+fn value(text: &str, sample: &str) -> f64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok());
+    value.unwrap_or_else(|| panic!("{sample} is missing:\n{text}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,6 +206,11 @@ http:
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
+    // Each worker that has served one of these requests keeps an instance.
+    let instances = value(&text, r#"weir_plugin_instances{plugin="shares"}"#);
+    assert!(instances >= 1.0, "{text}");
+    let memory = value(&text, r#"weir_plugin_memory_bytes{plugin="shares"}"#);
+    assert!(memory >= instances * PAGE && memory % PAGE == 0.0, "{memory} of {instances}");
     for _ in 0..3 {
         act("explode 500").await;
     }
@@ -211,4 +224,7 @@ http:
         "{}",
         &text[text.len() - 300..]
     );
+
+    proxy.write("shares.yaml", "{}");
+    eventually("no plugin", async || !metrics(&proxy).await.contains("plugin=\"shares\"")).await;
 }

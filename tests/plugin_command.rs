@@ -16,7 +16,7 @@ const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 const EMPTY_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
 /// The name of the golden file, the exit code, and the arguments behind `weir plugin`.
-const GOLDEN: [(&str, i32, &[&str]); 29] = [
+const GOLDEN: &[(&str, i32, &[&str])] = &[
     ("help", 0, &[]),
     ("check-good", 0, &["check", "stamps.wasm"]),
     ("check-provider", 0, &["check", "oversteps.wasm"]),
@@ -37,6 +37,27 @@ const GOLDEN: [(&str, i32, &[&str]); 29] = [
     ("check-other-version", 1, &["check", "version.wasm"]),
     ("run-unknown-import", 1, &["run", "import.wasm"]),
     ("run-foreign-import", 1, &["run", "foreign.wasm"]),
+    ("check-empty-file", 1, &["check", "nothing.wasm"]),
+    ("check-directory", 1, &["check", "full"]),
+    ("check-provider-with-options", 1, &["check", "oversteps.wasm", "--config", "{a: b}"]),
+    ("check-urls", 0, &["check", "reaches.wasm"]),
+    ("check-bodies", 0, &["check", "bodies.wasm", "--config", "{requestPeek: 512, responseBuffered: 65536, mark: a}"]),
+    ("check-more-than-is-allowed", 0, &["check", "bodies.wasm", "--config", "{requestBuffered: 1048577}"]),
+    ("check-filter-without-calls", 0, &["check", "bodies.wasm"]),
+    ("check-unknown-argument", 1, &["check", "stamps.wasm", "--confg", "{}"]),
+    ("check-nothing", 1, &["check"]),
+    ("unknown-command", 1, &["chek", "stamps.wasm"]),
+    ("new-unknown-language", 1, &["new", "stamp", "--lang", "cobol"]),
+    ("new-no-language", 1, &["new", "stamp"]),
+    ("new-bad-name", 1, &["new", "my_plugin", "--lang", "rust"]),
+    ("new-name-begins-with-a-digit", 1, &["new", "1st", "--lang", "rust"]),
+    ("new-folder-has-something", 1, &["new", "full", "--lang", "rust"]),
+    ("run-options-are-text", 1, &["run", "misbehaves.wasm", "--config", "traps"]),
+    ("run-options-are-a-file-without-at", 1, &["run", "misbehaves.wasm", "--config", "options.yaml"]),
+    ("run-wrong-type", 1, &["run", "bodies.wasm", "--config", "{requestPeek: many}"]),
+    ("run-unknown-scheme", 1, &["run", "stamps.wasm", "--request", "GET ftp://a.example/x"]),
+    ("run-field-without-colon", 1, &["run", "stamps.wasm", "-H", "accept"]),
+    ("run-missing-body", 1, &["run", "stamps.wasm", "--body", "@missing.txt"]),
     ("run-edit", 0, &["run", "stamps.wasm", "--request", "GET /x?y"]),
     (
         "run-pass",
@@ -52,13 +73,59 @@ const GOLDEN: [(&str, i32, &[&str]); 29] = [
     ("run-trap", 1, &["run", "misbehaves.wasm", "--config", "{how: traps}", "-H", "X-Trap: 1"]),
     ("run-trap-on-response", 1, &["run", "misbehaves.wasm", "--config", "{how: trapsOnResponse}"]),
     ("run-bad-answer", 1, &["run", "misbehaves.wasm", "--config", "{how: editsContentLength}"]),
+    (
+        "run-bodies",
+        0,
+        &[
+            "run",
+            "bodies.wasm",
+            "--config",
+            "{requestPeek: 4, responseBuffered: 100, responseReplace: other}",
+            "--body",
+            "hello",
+            "--response-body",
+            "world",
+        ],
+    ),
+    (
+        "run-filters",
+        0,
+        &[
+            "run",
+            "bodies.wasm",
+            "--config",
+            "{requestFilter: upper, responseFilter: counts}",
+            "--body",
+            "hello",
+            "--response-body",
+            "world",
+        ],
+    ),
+    ("run-filter-of-nothing", 0, &["run", "bodies.wasm", "--config", "{requestFilter: upper, responseFilter: upper}"]),
+    (
+        "run-body-that-is-no-text",
+        0,
+        &["run", "bodies.wasm", "--config", "{requestFilter: expands}", "--body", "@bytes"],
+    ),
+    ("run-body-too-long", 1, &["run", "bodies.wasm", "--config", "{requestBuffered: 4}", "--body", "hello"]),
+    (
+        "run-response-too-long",
+        1,
+        &["run", "bodies.wasm", "--config", "{responseBuffered: 4}", "--response-body", "world"],
+    ),
+    ("run-filter-traps", 1, &["run", "bodies.wasm", "--config", "{requestFilter: traps}", "--body", "boom"]),
+    (
+        "run-filter-fails-on-response",
+        1,
+        &["run", "bodies.wasm", "--config", "{responseFilter: errs}", "--response-body", "boom"],
+    ),
     ("run-needs-options", 1, &["run", "misbehaves.wasm"]),
     ("run-provider", 1, &["run", "oversteps.wasm"]),
 ];
 
 async fn folder() -> Folder {
     let folder = Folder::new();
-    for name in ["stamps", "misbehaves", "oversteps"] {
+    for name in ["bodies", "misbehaves", "oversteps", "reaches", "stamps"] {
         folder.write(&format!("{name}.wasm"), guest(name).await);
     }
     let stamps = guest("stamps").await;
@@ -69,6 +136,9 @@ async fn folder() -> Folder {
     folder.write("redirectScheme.wasm", built_in("redirectScheme"));
     folder.write("empty.wasm", EMPTY_COMPONENT);
     folder.write("module.wasm", EMPTY_MODULE);
+    folder.write("nothing.wasm", "");
+    folder.write("full/notes.txt", "mine");
+    folder.write("bytes", [0xff; 8]);
     folder.write("options.yaml", "# comments are fine\nhow: traps\n");
     folder.write("wrong.yaml", "\nhow: loops\nwhy:\n  not: this\n");
     folder
@@ -104,7 +174,7 @@ async fn golden_files() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/plugin");
     let update = std::env::var_os("UPDATE").is_some();
     let mut differing = Vec::new();
-    for (name, code, arguments) in GOLDEN {
+    for &(name, code, arguments) in GOLDEN {
         let ended = run(folder.root(), &[&["plugin"], arguments].concat());
         assert_eq!(ended.code, Some(code), "{name}: {ended:?}");
         let Ended { stdout, stderr, .. } = ended;

@@ -136,6 +136,111 @@ async fn a_broken_file_keeps_the_old_version_and_says_why() {
     assert_eq!(proxy.problems(), [""; 0]);
 }
 
+/// A proxy with two routers, whose plugin `p` is `guest-stamps`, which takes any options. The first ones suit
+/// `guest-misbehaves` too, the others are given.
+async fn proxy_with_two_middlewares(other: &str, backend: &Backend) -> Proxy {
+    let folder = Folder::new();
+    folder.write("plugins/p.wasm", guest("stamps").await);
+    folder.write("routing/two.yaml", two_middlewares(other, backend));
+    folder.write(
+        "routing/admin.yaml",
+        "http: {routers: {admin: {rule: \"Host(`admin.example`)\", service: api@internal}}}",
+    );
+    let proxy = Proxy::start_in(folder, &format!("{INSTALL}api: {{}}\n")).await;
+    assert_eq!(stamps(&proxy).await, ["1.0.0", "1.0.0"]);
+    proxy
+}
+
+fn two_middlewares(other: &str, backend: &Backend) -> String {
+    format!(
+        "
+http:
+  routers:
+    a: {{rule: Host(`a.example`), service: s, middlewares: [one]}}
+    b: {{rule: Host(`b.example`), service: s, middlewares: [other]}}
+  middlewares:
+    one: {{plugin: {{p: {{how: traps}}}}}}
+    other: {{plugin: {{p: {{how: {other}}}}}}}
+  services:
+    s: {{loadBalancer: {{servers: [{{url: \"{}\"}}]}}}}
+",
+        backend.url()
+    )
+}
+
+/// Which version of the stamp serves each of the two.
+async fn stamps(proxy: &Proxy) -> [String; 2] {
+    let mut stamps = [String::new(), String::new()];
+    for (stamp, host) in stamps.iter_mut().zip(["a", "b"]) {
+        let reply = proxy.get(&format!("http://{host}.example/")).await;
+        assert_eq!(reply.said(), (200, "hello"), "{host}");
+        reply.header("x-stamp").clone_into(stamp);
+    }
+    stamps
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_version_serves_all_middlewares_or_none() {
+    let backend = Backend::saying("hello").await;
+    let proxy = proxy_with_two_middlewares("refusesInInit", &backend).await;
+
+    proxy.folder.write("plugins/p.wasm", guest("misbehaves").await);
+    eventually("a refusal", async || !proxy.problems().is_empty()).await;
+    let problem = "error: the plugin `p` in `plugins/p.wasm` cannot be used: it would not serve \
+        `http.middlewares.other.plugin.p` (routing/two.yaml:8:22): failed to like `refusesInInit`: write another way; \
+        its last good version serves on";
+    assert_eq!(proxy.problems(), [problem]);
+    proxy.reload().await;
+    assert_eq!(proxy.problems(), [problem], "as long as nothing changes");
+    assert_eq!(stamps(&proxy).await, ["1.0.0", "1.0.0"], "the one that it would serve has the old one too");
+    let plugin = listed(&proxy, "p").await;
+    assert_eq!((&plugin["status"], &plugin["version"]), (&json!("warning"), &json!("1.0.0")));
+    assert_eq!(plugin["usedBy"], json!(["one@file", "other@file"]));
+
+    proxy.folder.write("plugins/p.wasm", guest("stamps-again").await);
+    eventually("a version for both", async || stamps(&proxy).await == ["2.0.0", "2.0.0"]).await;
+    assert_eq!(proxy.problems(), [""; 0]);
+    assert_eq!(listed(&proxy, "p").await["version"], "2.0.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_version_waits_for_a_configuration_that_suits_it() {
+    let backend = Backend::saying("hello").await;
+    let proxy = proxy_with_two_middlewares("refusesInInit", &backend).await;
+    proxy.folder.write("plugins/p.wasm", guest("misbehaves").await);
+    eventually("a refusal", async || !proxy.problems().is_empty()).await;
+
+    proxy.write("two.yaml", &two_middlewares("traps", &backend));
+    eventually("the new version, which has no stamp", async || stamps(&proxy).await == ["", ""]).await;
+    assert_eq!(proxy.problems(), [""; 0]);
+
+    // From now on it is the configuration that is wrong, and that concerns one middleware.
+    proxy.write("two.yaml", &two_middlewares("refusesInInit", &backend));
+    eventually("a refusal", async || !proxy.problems().is_empty()).await;
+    assert_eq!(
+        proxy.problems(),
+        [
+            "error: routing/two.yaml:8:22: http.middlewares.other.plugin.p: failed to like `refusesInInit`: write another way"
+        ]
+    );
+    assert_eq!(stamps(&proxy).await, ["", ""]);
+    assert_eq!(listed(&proxy, "p").await["status"], "enabled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_version_must_suit_the_redirections_of_entry_points_too() {
+    let redirecting = "\"127.0.0.1:0\", http: {redirections: {entryPoint: {to: websecure}}}";
+    let proxy = Proxy::start(&INSTALL.replacen("\"127.0.0.1:0\"", redirecting, 1), &[]).await;
+    assert_eq!(proxy.status("http://a.example/").await, 301);
+
+    proxy.folder.write("plugins/redirectScheme.wasm", guest("misbehaves").await);
+    eventually("a refusal", async || !proxy.problems().is_empty()).await;
+    let refused =
+        "it would not serve `redirect-web-to-websecure@internal`: failed to read the options: missing field `how`";
+    assert!(proxy.problems()[0].contains(refused), "{:?}", proxy.problems());
+    assert_eq!(proxy.status("http://a.example/").await, 301, "the built-in one goes on");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_never_was_good_closes_its_route() {
     let backend = Backend::saying("hello").await;

@@ -12,7 +12,9 @@ mod breaker;
 mod cache;
 mod compiler;
 mod edit;
+mod engine;
 mod filter;
+mod found;
 mod grants;
 mod imports;
 mod inspect;
@@ -29,7 +31,7 @@ mod usage;
 mod variables;
 mod verdict;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -41,8 +43,8 @@ use http::Uri;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
+use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 pub use self::about::{About, Variable};
 use self::bindings::dns_provider::DnsProviderPre;
@@ -52,13 +54,13 @@ use self::breaker::{Breaker, Share};
 use self::cache::Cache;
 pub use self::compiler::{COMMAND as COMPILE, compile_here};
 pub use self::edit::{FixedEdit, HeaderEdit, Plan};
+pub use self::found::{Entry, Plugins, Wanted};
 use self::grants::{Exchanges, Reach};
 pub use self::imports::Exchange;
 use self::imports::State;
 pub use self::inspect::Interfaces;
 pub use self::instance::{Instances, RequestVerdict};
 use self::lane::{Lane, Pace};
-use self::limits::{MEMORY_AT_MOST, TICK};
 pub use self::metrics::GuestMetrics;
 use self::metrics::Published;
 pub use self::policy::Policy;
@@ -68,8 +70,8 @@ use self::shared::{Scopes, Shared};
 pub use self::usage::{CAUSES, Cause, TIME_CLASSES, Totals, Usage, Usages};
 use self::variables::Values;
 pub use self::variables::Variables;
+use crate::config::WebOrigin;
 use crate::config::install::{OnFailure, PluginSettings};
-use crate::config::{WebOrigin, reason};
 use crate::http::Failure;
 
 /// The built-in plugins: the name in the configuration and the component, built from `plugins/` by the build script.
@@ -79,8 +81,6 @@ const BUILT_IN: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/builtins.
 const COMPONENT_BYTES_AT_MOST: u64 = 64 << 20;
 /// The options of one middleware, as JSON, with the files that they name. Built-in plugins have long lists of users.
 const CONFIG_BYTES_AT_MOST: usize = 1 << 20;
-/// Instances of all plugins and workers together.
-const INSTANCES: u32 = 1000;
 
 /// The component of a built-in plugin, by its name in the configuration.
 pub fn built_in(name: &str) -> Option<&'static [u8]> {
@@ -176,33 +176,6 @@ pub struct Step {
     pub usage: Arc<Usage>,
 }
 
-/// Which of the built-in plugins are compiled: each takes some tenths of a second of CPU where no cache has it.
-pub enum Wanted {
-    All,
-    /// Middlewares and DNS providers, in lower case.
-    Named(BTreeSet<String>),
-}
-
-/// All plugins by name. Built-in ones are replaced by files of the same name.
-#[derive(Clone, Default)]
-pub struct Plugins {
-    /// Keys are lower case: Traefik's middleware names match without regard to case.
-    by_name: BTreeMap<String, Entry>,
-}
-
-/// One plugin, and what is wrong with the newest version of it.
-#[derive(Clone)]
-pub struct Entry {
-    pub name: Arc<str>,
-    pub origin: Origin,
-    /// `None` if it is broken and never was good, or built in and not wanted by anything.
-    pub plugin: Option<Arc<Plugin>>,
-    /// Why the file could not be used; `plugin`, if any, is then its last good version.
-    pub problem: Option<String>,
-    /// Of the bytes that `plugin` or `problem` speak of.
-    sha256: String,
-}
-
 impl Host {
     /// `cache` is where compiled components are kept; `None` keeps them in memory alone. Calls come from so many workers.
     /// `compiler` is the program, weir itself, that compiles plugins in a process of its own; `None`: this one does. Made
@@ -227,7 +200,7 @@ impl Host {
         workers: usize,
         settings: Option<BTreeMap<String, PluginSettings>>,
     ) -> anyhow::Result<Arc<Self>> {
-        let engine = engine()?;
+        let engine = engine::engine()?;
         let mut linker = Linker::new(&engine);
         imports::link(&mut linker).map_err(opaque)?;
         let cache = Cache::open(cache, compiler, &engine);
@@ -244,7 +217,7 @@ impl Host {
             lane: Lane::default(),
             next_id: AtomicU64::new(0),
         });
-        tick(&host);
+        engine::tick(&host);
         Ok(host)
     }
 
@@ -337,6 +310,11 @@ impl Host {
         Ok(configured)
     }
 
+    /// Makes another version of its plugin the same middleware.
+    pub async fn configure_again(&self, like: &Configured, plugin: &Arc<Plugin>) -> anyhow::Result<Configured> {
+        self.configure(&like.name, plugin, &like.config).await
+    }
+
     /// By what it exports.
     fn kind(&self, component: &Component) -> anyhow::Result<Kind> {
         let exports = |interface: &str| self.has_export(component, interface);
@@ -344,7 +322,10 @@ impl Host {
             (true, false) => Ok(Kind::Middleware),
             (false, true) => Ok(Kind::DnsProvider),
             (true, true) => bail!("it exports both a middleware and a DNS provider: make two components of it"),
-            (false, false) => bail!("it exports neither a middleware nor a DNS provider of `weir:plugin` (see wit/)"),
+            (false, false) => bail!(
+                "it exports neither a middleware nor a DNS provider of `weir:plugin`: build it for one of the worlds in \
+                 wit/weir-plugin.wit"
+            ),
         }
     }
 
@@ -373,7 +354,10 @@ impl Host {
             };
             let (interface, version) = interface.split_once('@').unwrap_or((interface, "0.0"));
             if !version.starts_with("0.1.") {
-                bail!("it was built for version {version} of weir:plugin, and this weir offers 0.1");
+                bail!(
+                    "it was built for version {version} of weir:plugin, and this weir offers 0.1: build it with this weir's wit/, \
+                     which `weir plugin new` writes"
+                );
             }
             if !imports::offered(kind).contains(&interface) {
                 bail!(
@@ -472,80 +456,6 @@ impl Exports {
     }
 }
 
-impl Plugins {
-    /// The built-in plugins, and those in `directory` if it exists. What `previous` had already is not compiled again.
-    pub async fn scan(host: &Arc<Host>, directory: &Path, wanted: &Wanted, previous: &Self) -> Self {
-        let mut found = Self::default();
-        for (name, bytes) in BUILT_IN {
-            if wanted.includes(name) || previous.find(name).is_some_and(|known| known.plugin.is_some()) {
-                found.add(host, previous, name, bytes, Origin::BuiltIn).await;
-            } else {
-                found.insert(name, Origin::BuiltIn, None, None, String::new());
-            }
-        }
-        for file in wasm_files(directory) {
-            let Some(name) = file.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) else {
-                continue;
-            };
-            let read = read_component(&file);
-            match read {
-                Ok(bytes) => found.add(host, previous, &name, &bytes, Origin::File(file)).await,
-                Err(error) => found.keep(previous, &name, Origin::File(file), String::new(), format!("{error:#}")),
-            }
-        }
-        found
-    }
-
-    pub fn find(&self, name: &str) -> Option<&Entry> {
-        self.by_name.get(&name.to_lowercase())
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.by_name.values()
-    }
-
-    async fn add(&mut self, host: &Arc<Host>, previous: &Self, name: &str, bytes: &[u8], origin: Origin) {
-        let sha256 = hexadecimal(&Sha256::digest(bytes));
-        if let Some(known) = previous.find(name).filter(|known| known.sha256 == sha256 && known.origin == origin) {
-            self.by_name.insert(name.to_lowercase(), known.clone());
-            return;
-        }
-        match host.load(name, bytes, origin.clone()).await {
-            Ok(plugin) => self.insert(name, origin, Some(Arc::new(plugin)), None, sha256),
-            Err(error) => self.keep(previous, name, origin, sha256, format!("{error:#}")),
-        }
-    }
-
-    /// A broken file keeps the version that worked: its own last one, else the built-in one it would have replaced.
-    fn keep(&mut self, previous: &Self, name: &str, origin: Origin, sha256: String, problem: String) {
-        let last_good = previous.find(name).and_then(|known| known.plugin.clone());
-        let built_in = || self.find(name).and_then(|known| known.plugin.clone());
-        let plugin = last_good.or_else(built_in);
-        self.insert(name, origin, plugin, Some(problem), sha256);
-    }
-
-    fn insert(
-        &mut self,
-        name: &str,
-        origin: Origin,
-        plugin: Option<Arc<Plugin>>,
-        problem: Option<String>,
-        sha256: String,
-    ) {
-        let entry = Entry { name: name.into(), origin, plugin, problem, sha256 };
-        self.by_name.insert(name.to_lowercase(), entry);
-    }
-}
-
-impl Wanted {
-    fn includes(&self, name: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Named(names) => names.contains(&name.to_lowercase()),
-        }
-    }
-}
-
 impl Step {
     /// Whether a request does without this middleware, which has failed.
     fn goes_on_without(&self, failure: &Failure) -> bool {
@@ -598,88 +508,18 @@ impl fmt::Display for Origin {
     }
 }
 
-/// For code that other engines of ours run: it reserves nothing for instances.
-fn compiling_engine() -> anyhow::Result<Engine> {
-    Engine::new(&code()).map_err(opaque).context("starting the WebAssembly compiler")
-}
-
-/// What code depends on.
-fn code() -> Config {
-    let mut config = Config::new();
-    config.concurrency_support(false).epoch_interruption(true);
-    config
-}
-
-fn engine() -> anyhow::Result<Engine> {
-    let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(INSTANCES)
-        .total_core_instances(INSTANCES * 4)
-        .total_memories(INSTANCES)
-        .total_tables(INSTANCES * 2)
-        .total_stacks(INSTANCES)
-        .table_elements(100_000)
-        .max_memory_size(MEMORY_AT_MOST)
-        .linear_memory_keep_resident(256 << 10)
-        .table_keep_resident(64 << 10);
-    if PoolingAllocationConfig::is_pagemap_scan_available() {
-        pool.pagemap_scan(wasmtime::Enabled::Yes);
-    }
-    let mut config = code();
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    // The pool reserves address space, which a container may limit: allocating on demand needs none.
-    Engine::new(&config)
-        .or_else(|_| Engine::new(config.allocation_strategy(InstanceAllocationStrategy::OnDemand)))
-        .map_err(opaque)
-        .context("starting the WebAssembly engine")
-}
-
-/// Moves the engine's epoch for as long as the host lives.
-fn tick(host: &Arc<Host>) {
-    let host = Arc::downgrade(host);
-    std::thread::Builder::new()
-        .name("plugin-ticks".to_owned())
-        .spawn(move || {
-            while let Some(host) = host.upgrade() {
-                host.engine.increment_epoch();
-                drop(host);
-                #[expect(clippy::disallowed_methods, reason = "this thread does nothing but wait")]
-                std::thread::sleep(TICK);
-            }
-        })
-        .expect("a process that cannot start a thread cannot serve");
-}
-
 /// Bytes 4 to 8 tell a core module (version 1, layer 0) from a component (layer 1).
 fn reject_core_modules(bytes: &[u8]) -> anyhow::Result<()> {
     match bytes.get(..8) {
         Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(()),
         Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => {
-            bail!("it is a core WebAssembly module and not a component: build it for wasm32-wasip2")
+            bail!(
+                "it is a core WebAssembly module and not a component: build it for wasm32-wasip2, or make one of it by \
+                 `wasm-tools component new`"
+            )
         }
         _ => bail!("it is not WebAssembly, or not all of it has been copied yet"),
     }
-}
-
-/// The `.wasm` files of the plugin folder itself, in name order.
-fn wasm_files(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return Vec::new();
-    };
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
-        .collect();
-    files.sort();
-    files
-}
-
-fn read_component(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let unreadable = |error: std::io::Error| anyhow!("it cannot be read: {}", reason(&error));
-    let size = std::fs::metadata(file).map_err(unreadable)?.len();
-    if size > COMPONENT_BYTES_AT_MOST {
-        bail!("{size} bytes are too many: at most {COMPONENT_BYTES_AT_MOST} are accepted");
-    }
-    std::fs::read(file).map_err(unreadable)
 }
 
 /// The engine's errors are of a type of its own.

@@ -7,6 +7,7 @@ mod certificates;
 mod middlewares;
 mod routers;
 mod services;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -114,9 +115,10 @@ impl Snapshot {
         middlewares::used_plugins(install, routing)
     }
 
-    pub async fn build(sources: Sources<'_>, file_problems: Vec<Problem>) -> Self {
-        let Sources { install, routing, plugins, acme, previous, .. } = &sources;
+    pub async fn build(mut sources: Sources<'_>, file_problems: Vec<Problem>) -> Self {
         let mut items = Items { problems: file_problems, ..Items::default() };
+        versions::settle(&mut sources, &mut items.files).await;
+        let Sources { install, routing, plugins, acme, previous, .. } = &sources;
         items.problems.extend(plugin_problems(plugins));
         middlewares::build(&sources, &mut items).await;
         services::build(install, routing, &previous.items, &mut items);

@@ -21,6 +21,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Machines that are busy with something else are slow.
 PATIENCE = 60
+GUEST_TARGET = "wasm32-wasip2"
 TEXT = b"the answer of the server"
 
 
@@ -32,6 +33,16 @@ def arguments(description, **numbers):
     for name, default in numbers.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"default {default}")
     return parser.parse_args()
+
+
+def components(*guests):
+    """Plugins of `tests/guests`, which are built if they are not there."""
+    target = ROOT / "target/guests"
+    built = [target / GUEST_TARGET / "guest" / f"guest_{guest.replace('-', '_')}.wasm" for guest in guests]
+    if not all(file.exists() for file in built):
+        command = ["cargo", "build", "--quiet", "--profile", "guest", "--target", GUEST_TARGET, "--target-dir", str(target)]
+        subprocess.run([*command, *(f"--package=guest-{guest}" for guest in guests)], cwd=ROOT, check=True)
+    return [file.read_bytes() for file in built]
 
 
 def finish(figures, limits):
@@ -259,3 +270,9 @@ def settled(weir, times=20):
         samples.append(weir.rss())
         time.sleep(0.05)
     return round(statistics.median(samples))
+
+
+def first_and_last_fifth(samples):
+    """The middle of each. Peaks come and go: what stays shows in the middle of many."""
+    fifth = max(1, len(samples) // 5)
+    return [round(statistics.median(part)) for part in (samples[:fifth], samples[-fifth:])]

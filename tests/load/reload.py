@@ -4,10 +4,9 @@
 Fails if a request fails, if a kept-alive connection is closed, or if more than 2 MiB of memory are gone at the end.
 """
 
-import statistics
 import time
 
-from harness import TEXT, Connection, Load, Server, Weir, arguments, finish, spread, wait_for
+from harness import TEXT, Connection, Load, Server, Weir, arguments, finish, first_and_last_fifth, spread, wait_for
 
 
 def routes(url, version):
@@ -50,9 +49,7 @@ def main():
             for number in range(1, options.reloads + 1):
                 applied.append(reload(options.warm_up + number))
                 memory.append(weir.rss())
-        # Peaks come and go: what stays shows in the middle of many.
-        fifth = max(1, len(memory) // 5)
-        before, after = (round(statistics.median(part)) for part in (memory[:fifth], memory[-fifth:]))
+        before, after = first_and_last_fifth(memory)
         figures = {"reloads": options.reloads, **load.figures(), "rss_kib": [before, after], "rss_growth_kib": after - before}
         finish(figures | spread(applied), {"failed": 0, "closed": 0, "rss_growth_kib": 2048})
 

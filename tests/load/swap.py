@@ -4,23 +4,11 @@
 Fails if a request fails or is answered without the plugin's stamp, or if memory grows as if old versions stayed.
 """
 
-import subprocess
 import time
 
-from harness import ROOT, TEXT, Connection, Load, Server, Weir, arguments, finish, settled, spread, wait_for
+from harness import TEXT, Connection, Load, Server, Weir, arguments, components, finish, settled, spread, wait_for
 
-GUESTS = ["guest-stamps", "guest-stamps-again"]
-TARGET = "wasm32-wasip2"
-
-
-def components():
-    """Two versions of a plugin, which stamps what passes with its version."""
-    target = ROOT / "target/guests"
-    built = [target / TARGET / "guest" / f"{guest.replace('-', '_')}.wasm" for guest in GUESTS]
-    if not all(file.exists() for file in built):
-        command = ["cargo", "build", "--quiet", "--profile", "guest", "--target", TARGET, "--target-dir", str(target)]
-        subprocess.run([*command, *(f"--package={guest}" for guest in GUESTS)], cwd=ROOT, check=True)
-    return [file.read_bytes() for file in built]
+GUESTS = ["stamps", "stamps-again"]
 
 
 def numbered(component, number):
@@ -31,7 +19,7 @@ def numbered(component, number):
 
 def main():
     options = arguments(__doc__, swaps=200, rate=120, warm_up=20)
-    versions = components()
+    versions = components(*GUESTS)
     routes = """
 http:
   routers:

@@ -25,8 +25,7 @@ fn plugin_json(entry: &plugin::Entry, items: &Items, usages: Vec<&Usage>, resolv
     let unused = plugin.is_none() && entry.problem.is_none();
     let problem = entry.problem.as_ref().map(|message| json!([Problem::error("", message.as_str())]));
     let configured = configured(entry, items);
-    let held = configured.iter().map(|(_, middleware)| middleware.instances());
-    let held = held.fold((0, 0), |(count, memory), (more, bytes)| (count + more, memory + bytes));
+    let (instances, memory) = held(&configured);
     let mut all = Totals::default();
     usages.iter().for_each(|usage| all += &usage.totals());
     without_nulls(json!({
@@ -50,8 +49,8 @@ fn plugin_json(entry: &plugin::Entry, items: &Items, usages: Vec<&Usage>, resolv
         "problems": problem,
         "usedBy": used_by(&configured, resolvers),
         "granted": plugin.filter(|plugin| plugin.kind() == Kind::Middleware).map(|plugin| plugin.policy.granted()),
-        "instances": held.0,
-        "memoryBytes": held.1,
+        "instances": instances,
+        "memoryBytes": memory,
         "calls": all.calls + resolvers.iter().map(|used| used.calls).sum::<u64>(),
         "failures": all.failures() + resolvers.iter().map(|used| used.failures).sum::<u64>(),
         "uses": usages.into_iter().map(usage_json).collect::<Vec<_>>(),
@@ -64,8 +63,14 @@ fn used_by(configured: &[(&String, &Configured)], resolvers: &[&ProviderUse]) ->
     configured.iter().map(|(name, _)| with_provider(name)).chain(resolvers).collect()
 }
 
+/// The instances there are of some middlewares, and the bytes of their memory.
+pub(super) fn held(configured: &[(&String, &Configured)]) -> (usize, usize) {
+    let each = configured.iter().map(|(_, middleware)| middleware.instances());
+    each.fold((0, 0), |(count, memory), (more, bytes)| (count + more, memory + bytes))
+}
+
 /// The middlewares that are made of a plugin.
-fn configured<'a>(entry: &plugin::Entry, items: &'a Items) -> Vec<(&'a String, &'a Configured)> {
+pub(super) fn configured<'a>(entry: &plugin::Entry, items: &'a Items) -> Vec<(&'a String, &'a Configured)> {
     let users = items.middlewares.iter().filter_map(|(name, status)| match &status.serves {
         Some(Middleware::Plugin(configured)) if configured.plugin.name == entry.name => Some((name, &**configured)),
         _ => None,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 
-use super::Admin;
+use super::{Admin, plugins};
 use crate::http::Response;
 use crate::plugin::{CAUSES, TIME_CLASSES, Totals, Usage};
 use crate::snapshot::Snapshot;
@@ -18,8 +18,10 @@ pub(super) fn answer(admin: &Admin) -> Response {
     if let Some(metrics) = &admin.metrics {
         metrics.write(&mut exposition);
     }
-    certificates(&mut exposition, &admin.live.load());
-    plugins(&mut exposition, &admin.usages.all());
+    let snapshot = admin.live.load();
+    certificates(&mut exposition, &snapshot);
+    calls(&mut exposition, &admin.usages.all());
+    instances(&mut exposition, &snapshot);
     admin.guest_metrics.write(&mut exposition);
     let mut response = Response::new(Bytes::from(exposition.into_text()).into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Exposition::CONTENT_TYPE));
@@ -59,7 +61,7 @@ fn decimal(serial_number: &str) -> String {
     digits.iter().rev().map(ToString::to_string).collect()
 }
 
-fn plugins(exposition: &mut Exposition, usages: &[Arc<Usage>]) {
+fn calls(exposition: &mut Exposition, usages: &[Arc<Usage>]) {
     let totals: Vec<(&Usage, Totals)> = usages.iter().map(|usage| (&**usage, usage.totals())).collect();
     let mut family = exposition.counter("weir_plugin_calls_total", "Calls of a plugin.");
     for (usage, totals) in &totals {
@@ -78,6 +80,21 @@ fn plugins(exposition: &mut Exposition, usages: &[Arc<Usage>]) {
     for (usage, totals) in &totals {
         let histogram = Histogram { counts: totals.times.into(), sum: totals.time.as_secs_f64() };
         family.observations(&labels(usage), &ends, &histogram);
+    }
+}
+
+/// Of the plugins that middlewares are made of.
+fn instances(exposition: &mut Exposition, snapshot: &Snapshot) {
+    let of_each = snapshot.plugins.iter().map(|entry| (&*entry.name, plugins::configured(entry, &snapshot.items)));
+    let used = of_each.filter(|(_, configured)| !configured.is_empty());
+    let held: Vec<_> = used.map(|(name, configured)| (name, plugins::held(&configured))).collect();
+    let mut family = exposition.gauge("weir_plugin_instances", "Instances of a plugin, idle ones too.");
+    for (name, (instances, _)) in &held {
+        family.sample(&[("plugin", name)], instances);
+    }
+    let mut family = exposition.gauge("weir_plugin_memory_bytes", "Linear memory of a plugin's instances.");
+    for (name, (_, memory)) in &held {
+        family.sample(&[("plugin", name)], memory);
     }
 }
 

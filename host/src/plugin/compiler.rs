@@ -9,7 +9,8 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, bail};
 
-use super::{COMPONENT_BYTES_AT_MOST, compiling_engine, opaque};
+use super::engine::compiling_engine;
+use super::{COMPONENT_BYTES_AT_MOST, opaque};
 
 /// What `main` has to be told: this, and the file to write.
 pub const COMMAND: &str = "compile-plugin";

@@ -195,7 +195,8 @@ impl connection::Host for State {
     fn client(&mut self) -> connection::Peer {
         match &self.exchange {
             Some(Exchange { connection, .. }) => {
-                connection::Peer { address: connection.client.ip().to_string(), port: connection.client.port() }
+                let address = connection.client.ip().to_canonical();
+                connection::Peer { address: address.to_string(), port: connection.client.port() }
             }
             None => connection::Peer { address: String::new(), port: 0 },
         }
@@ -303,4 +304,32 @@ fn fill_random(bytes: &mut [u8]) {
         .secure_random
         .fill(bytes)
         .expect("the operating system's random numbers do not fail once they have been read at start");
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_client_has_the_address_that_people_know_it_by() {
+        for (client, address) in [
+            ("192.0.2.1:50000", "192.0.2.1"),
+            ("[::ffff:192.0.2.1]:50000", "192.0.2.1"),
+            ("[2001:db8::1%3]:50000", "2001:db8::1"),
+        ] {
+            let connection = Connection {
+                client: client.parse().expect("an address with a port"),
+                client_address: HeaderValue::from_static("192.0.2.1"),
+                append_client_address: true,
+                entry_point: "web".into(),
+                tls: None,
+            };
+            let mut state = State::new("asks".into(), limits::MEMORY, None);
+            state.exchange = Some(Exchange { connection: Arc::new(connection), original: Uri::default() });
+            let peer = connection::Host::client(&mut state);
+            assert_eq!((peer.address.as_str(), peer.port), (address, 50_000), "{client}");
+        }
+    }
 }

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 use wasmtime::component::Component;
 
-use super::edit::Plan;
+use super::edit::{BodyMode, Plan};
 use super::{Exports, Plugin};
 
 /// The outside of a component.
@@ -55,5 +55,30 @@ impl Plan {
     /// Headers that are handed over with `on-response`.
     pub fn response_headers(&self) -> &[HeaderName] {
         &self.response_headers
+    }
+
+    /// What is at hand of the body with `on-request`, in words, if so many bytes are `allowed`; `None`: nothing.
+    pub fn request_body(&self, allowed: u64) -> Option<String> {
+        self.request_body.at_hand(allowed, StatusCode::PAYLOAD_TOO_LARGE)
+    }
+
+    /// The same with `on-response`.
+    pub fn response_body(&self, allowed: u64) -> Option<String> {
+        self.response_body.at_hand(allowed, StatusCode::BAD_GATEWAY)
+    }
+}
+
+impl BodyMode {
+    fn at_hand(self, allowed: u64, refused: StatusCode) -> Option<String> {
+        let (bytes, wanted) = match self {
+            Self::None => return None,
+            Self::Peek(bytes) => (bytes, format!("up to {bytes} bytes at hand")),
+            Self::Buffered(bytes) => {
+                let refused = refused.as_u16();
+                (bytes, format!("all of it at hand, or {refused} where it has more than {bytes} bytes"))
+            }
+        };
+        let beyond = format!(" (more than {allowed} only where `limits.body` says so)");
+        Some(if bytes > allowed { wanted + &beyond } else { wanted })
     }
 }

@@ -210,7 +210,9 @@ impl Instances {
 
     /// Forgets the instances of plugins that no configuration names any more, and those that were not needed lately.
     pub fn prune(&self) {
-        self.pools.borrow_mut().retain(|_, pool| pool.prune());
+        let mut pools = self.pools.borrow_mut();
+        pools.retain(|_, pool| pool.is_needed());
+        pools.values().for_each(|pool| pool.prune());
     }
 
     async fn take<'a>(&self, step: &'a Step) -> Result<Lease<'a>, Failure> {
@@ -220,7 +222,14 @@ impl Instances {
     fn pool(&self, step: &Step) -> Rc<Pool> {
         let plugin = &step.configured;
         let mut pools = self.pools.borrow_mut();
-        Rc::clone(pools.entry(plugin.id).or_insert_with(|| Rc::new(Pool::of(plugin))))
+        if let Some(pool) = pools.get(&plugin.id) {
+            return Rc::clone(pool);
+        }
+        // A reload has brought it. What that has replaced goes now, or many reloads in a row would heap it up.
+        pools.retain(|_, pool| pool.is_needed());
+        let pool = Rc::new(Pool::of(plugin));
+        pools.insert(plugin.id, Rc::clone(&pool));
+        pool
     }
 }
 

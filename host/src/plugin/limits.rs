@@ -8,10 +8,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use wasmtime::{Engine, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, Trap, UpdateDeadline};
+use wasmtime::{
+    Engine, FrameInfo, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, Trap, UpdateDeadline, WasmBacktrace,
+};
 
 use super::grants::TooLate;
-use super::imports::State;
+use super::imports::{State, printable};
 use super::usage::Cause;
 
 /// How often running guests are made to yield their thread, and the unit of their CPU budget.
@@ -34,6 +36,11 @@ pub(super) const MEMORY: usize = 32 << 20;
 pub(super) const HANDED_OVER_AT_MOST: usize = 17 << 20;
 /// Linear memory that one instance may be given.
 pub(super) const MEMORY_AT_MOST: usize = 1 << 30;
+
+/// Functions that are named where a call ended early, from the innermost on.
+const FUNCTIONS_NAMED: usize = 5;
+/// Of the name of one.
+const NAME_CHARACTERS_AT_MOST: usize = 100;
 
 /// A store whose guest may run for so long from now on.
 pub(super) fn store(engine: &Engine, state: State, budget: Duration) -> Store<State> {
@@ -151,12 +158,17 @@ impl ResourceLimiter for Limits {
     }
 }
 
+/// Why a call ended early, and in which functions, if the component has kept their names.
 pub(super) fn trap_reason(error: &wasmtime::Error) -> String {
-    match error.downcast_ref::<Trap>() {
+    let reason = match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => "it used up its CPU time for one call".to_owned(),
         Some(trap) => trap.to_string(),
         None => error.root_cause().to_string(),
-    }
+    };
+    let frames = error.downcast_ref::<WasmBacktrace>().map(WasmBacktrace::frames).unwrap_or_default();
+    let names = frames.iter().filter_map(FrameInfo::func_name).take(FUNCTIONS_NAMED);
+    let names: Vec<_> = names.map(|name| format!("`{}`", printable(name, NAME_CHARACTERS_AT_MOST))).collect();
+    if names.is_empty() { reason } else { format!("{reason}, in {}", names.join(", called by ")) }
 }
 
 #[cfg(test)]
@@ -171,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn tables_grow_so_far_and_no_further() {
-        let engine = super::super::engine().expect("an engine");
+        let engine = super::super::engine::engine().expect("an engine");
         let mut store = store(&engine, State::new("grows".into(), MEMORY, None), CALL_BUDGET);
         let module = Module::new(&engine, GROWS_ITS_TABLE).expect("a module");
         let instance = Instance::new_async(&mut store, &module, &[]).await.expect("an instance");
@@ -179,6 +191,24 @@ mod tests {
         let most = i32::try_from(TABLE_ELEMENTS).expect("a small number");
         for (by, before) in [(most + 1, -1), (i32::MAX, -1), (most, 0), (1, -1)] {
             assert_eq!(grow.call_async(&mut store, by).await.expect("an answer"), before, "{by}");
+        }
+    }
+
+    /// `(module (func $inner unreachable) (func $outer (export "run") call $inner))`
+    const TRAPS_WITHIN: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x03\x02\0\0\x07\x07\x01\x03run\0\x01\
+        \x0a\x0a\x02\x03\0\0\x0b\x04\0\x10\0\x0b\0\x16\x04name\x01\x0f\x02\0\x05inner\x01\x05outer";
+
+    #[tokio::test]
+    async fn a_trap_names_the_functions_that_it_came_from() {
+        let engine = super::super::engine::engine().expect("an engine");
+        let nameless = TRAPS_WITHIN.len() - 24;
+        for (bytes, place) in [(TRAPS_WITHIN, ", in `inner`, called by `outer`"), (&TRAPS_WITHIN[..nameless], "")] {
+            let mut store = store(&engine, State::new("traps".into(), MEMORY, None), CALL_BUDGET);
+            let module = Module::new(&engine, bytes).expect("a module");
+            let instance = Instance::new_async(&mut store, &module, &[]).await.expect("an instance");
+            let run = instance.get_typed_func::<(), ()>(&mut store, "run").expect("its only export");
+            let error = run.call_async(&mut store, ()).await.expect_err("a trap");
+            assert_eq!(trap_reason(&error), format!("wasm trap: wasm `unreachable` instruction executed{place}"));
         }
     }
 }

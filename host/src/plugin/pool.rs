@@ -109,14 +109,17 @@ impl Pool {
         }
     }
 
-    /// Whether a configuration or a call still needs it. Drops the instances that were not needed since the last time,
-    /// but for one.
-    pub(super) fn prune(&self) -> bool {
+    /// Whether a configuration or a call still needs it.
+    pub(super) fn is_needed(&self) -> bool {
+        self.of.strong_count() > 0 || self.running.iter().any(|running| running.get() > 0)
+    }
+
+    /// Drops the instances that were not needed since the last time, but for one.
+    pub(super) fn prune(&self) {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.len() - self.not_needed.get().saturating_sub(1).min(idle.len());
         idle.truncate(kept);
         self.not_needed.set(kept);
-        self.of.strong_count() > 0 || self.running.iter().any(|running| running.get() > 0)
     }
 
     /// Makes one more idle instance, and says how many bytes of memory it has.
@@ -254,7 +257,8 @@ impl Lease<'_> {
     /// Counts such a call; a trap drops the instance.
     pub(super) fn pause<T>(&mut self, answer: wasmtime::Result<T>) -> Result<T, Failure> {
         let plugin = &self.step.configured.plugin;
-        let state = self.instance.as_ref().expect("a call has an instance").store.data();
+        let state = self.instance.as_mut().expect("a call has an instance").store.data_mut();
+        state.tell(if answer.is_ok() { Level::Info } else { Level::Error });
         let now = Instant::now();
         self.entered = None;
         self.step.usage.called(self.worker, now - self.began);

@@ -145,7 +145,9 @@ fn below<'a>(item: &Item<routing::Middleware>, config: &'a Node) -> &'a str {
     config.key().strip_prefix(item.key()).unwrap_or_default().trim_start_matches('.')
 }
 
-async fn configured(
+/// Makes a plugin the middleware of the routing files that is called `name`. Files that its options name are added to
+/// `files`.
+pub(super) async fn configured(
     sources: &Sources<'_>,
     name: &str,
     item: &Item<routing::Middleware>,

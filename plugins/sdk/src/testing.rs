@@ -1,10 +1,12 @@
 //! What unit tests of a plugin need, which run natively with `cargo test`: messages for a middleware, challenges for a
-//! DNS provider, and a [`Host`] that answers `fetch` and gives variables and time. The other capabilities (`random`,
-//! `shared`, …) cannot be called from there.
+//! DNS provider, and a [`Host`] that answers `fetch`, gives variables and time, keeps what is shared and counts. `random` and
+//! `connection` cannot be called from there.
 
 #[doc(hidden)]
 pub mod capabilities;
 mod host;
+mod metrics;
+mod shared;
 
 use crate::bindings::weir::plugin::types::RequestHead;
 use crate::dns::Challenge;

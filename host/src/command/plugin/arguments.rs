@@ -11,6 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::new::{self, Name};
+use crate::http::is_authority;
 use crate::target;
 
 /// The client of requests that name none: an address for documents (RFC 5737).
@@ -93,7 +94,12 @@ pub(in crate::command) fn grammar() -> clap::Command {
             clap::Command::new("new")
                 .about("Write a small plugin that works, with a test, into a folder of its name")
                 .arg(Arg::new("name").required(true).value_name("NAME").value_parser(Name::parse))
-                .arg(flag("lang", "LANGUAGE").required(true).value_parser(PossibleValuesParser::new(new::languages())))
+                .arg(
+                    flag("lang", "LANGUAGE")
+                        .required(true)
+                        .ignore_case(true)
+                        .value_parser(PossibleValuesParser::new(new::languages())),
+                )
                 .arg(flag("into", "DIR").value_parser(PathBufValueParser::new()).help("The project's folder instead")),
         )
         .subcommand(
@@ -113,7 +119,7 @@ pub(in crate::command) fn asked(matches: &ArgMatches) -> Option<Asked> {
     if name == "new" {
         return Some(Asked::New(New {
             name: one(matches, "name")?,
-            language: one(matches, "lang")?,
+            language: one::<String>(matches, "lang")?.to_lowercase(),
             into: one(matches, "into"),
         }));
     }
@@ -214,10 +220,14 @@ fn request_line(text: &str) -> Result<RequestLine, String> {
     let (tls, authority, target) = match url.split_once("://") {
         Some(("https", rest)) => (true, authority(rest), after_authority(rest)),
         Some(("http", rest)) => (false, authority(rest), after_authority(rest)),
+        Some((scheme, _)) if !url.starts_with('/') => {
+            return Err(format!("a client does not come by `{scheme}`: write a URL with `http` or `https`, or a path"));
+        }
         _ => (false, HOST, url.trim()),
     };
     let target = target::parse(target).map_err(|problem| format!("the path `{target}` {problem}"))?;
-    let authority = HeaderValue::from_str(authority).map_err(|_| format!("`{authority}` is not a host"))?;
+    let value = HeaderValue::from_str(authority).ok().filter(|value| is_authority(value.as_bytes()));
+    let authority = value.ok_or_else(|| format!("`{authority}` is not a host"))?;
     Ok(RequestLine { method, target, authority, tls })
 }
 
@@ -287,6 +297,7 @@ mod tests {
             ("/x?y=1", "GET", false, "example.com", "/x?y=1"),
             ("POST https://a.example:8443/x", "POST", true, "a.example:8443", "/x"),
             ("GET http://a.example", "GET", false, "a.example", "/"),
+            ("/x?from=ftp://a", "GET", false, "example.com", "/x?from=ftp://a"),
         ] {
             let message = message(&["--request", request]);
             assert_eq!(message.method, method, "{request}");
@@ -311,6 +322,8 @@ mod tests {
         for (arguments, reason) in [
             (&["--request", "GET x"][..], "does not start with a slash"),
             (&["--request", "G(T /"], "`G(T` is not a method"),
+            (&["--request", "GET ftp://a/x"], "write a URL with `http` or `https`"),
+            (&["--request", "GET http:///x"], "`` is not a host"),
             (&["-H", "accept"], "write `name: value`"),
             (&["-H", "a b: c"], "`a b` is not a field's name"),
             (&["--body", "@"], "write a file's name"),

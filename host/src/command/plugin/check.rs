@@ -12,7 +12,7 @@ use super::subject::{Subject, unsuited};
 use super::table::{row, size, time};
 use super::{line, refusal, report};
 use crate::command::check::Report;
-use crate::plugin::{Instances, Kind, Plan, Plugin};
+use crate::plugin::{Configured, Instances, Kind, Plugin};
 
 /// Interfaces of `weir:plugin` that an administrator grants, and the key below `plugins.settings.NAME` for each.
 const GRANTS: [(&str, &str); 4] =
@@ -33,6 +33,7 @@ struct Checked {
     guards: bool,
     schema: Value,
     files: Vec<String>,
+    urls: Vec<String>,
     variables: Vec<Declared>,
     origins: Vec<String>,
     size_bytes: usize,
@@ -104,7 +105,7 @@ async fn tried(subject: &Subject, asked: &Check) -> Result<Tried, Report> {
     let memory = Instances::of_worker(0).start(&step).await;
     let start_microseconds = began.elapsed().as_micros();
     let memory_bytes = memory.map_err(|error| refusal(format!("error: {error:#}\n")))?;
-    Ok(Tried::Instance(Instance { memory_bytes, start_microseconds, plan: plan(&step.configured.plan) }))
+    Ok(Tried::Instance(Instance { memory_bytes, start_microseconds, plan: plan(&step.configured) }))
 }
 
 fn checked(file: &Path, subject: &Subject, configured: Tried, log: Vec<Line>) -> Checked {
@@ -126,6 +127,7 @@ fn checked(file: &Path, subject: &Subject, configured: Tried, log: Vec<Line>) ->
         guards: about.guards,
         schema: about.schema.clone(),
         files: about.files.clone(),
+        urls: about.urls.clone(),
         variables: variables.collect(),
         origins: about.origins.iter().map(ToString::to_string).collect(),
         size_bytes: subject.bytes,
@@ -144,16 +146,20 @@ fn imports(plugin: &Plugin) -> Vec<Import> {
     plugin.imports.iter().map(|name| Import { name: name.clone(), grant: grant(name) }).collect()
 }
 
-fn plan(plan: &Plan) -> Vec<String> {
-    let mut lines = Vec::new();
+fn plan(configured: &Configured) -> Vec<String> {
+    let Configured { plugin, plan, .. } = configured;
+    let allowed = plugin.policy.body;
     let calls = [
-        (plan.on_request, "on-request", plan.request_headers()),
-        (plan.on_response, "on-response", plan.response_headers()),
+        (plan.on_request, "request", plan.request_headers(), plan.request_body(allowed)),
+        (plan.on_response, "response", plan.response_headers(), plan.response_body(allowed)),
     ];
-    for (_, phase, headers) in calls.into_iter().filter(|(called, ..)| *called) {
+    let mut lines = Vec::new();
+    for (_, message, headers, at_hand) in calls.into_iter().filter(|(called, ..)| *called) {
         let names: Vec<&str> = headers.iter().map(http::HeaderName::as_str).collect();
         let with = if names.is_empty() { String::new() } else { format!(" with {}", names.join(", ")) };
-        lines.push(format!("calls {phase}{with}"));
+        lines.push(format!("calls on-{message}{with}"));
+        let filtered = plugin.filters_bodies().then(|| "filtered where an edit asks for it".to_owned());
+        lines.extend(at_hand.into_iter().chain(filtered).map(|body| format!("{message} body: {body}")));
     }
     lines.extend(plan.request_edits.iter().map(|edit| format!("each request: {edit}")));
     lines.extend(plan.response_edits.iter().map(|edit| format!("each response: {edit}")));
@@ -172,7 +178,7 @@ fn text(checked: &Checked) -> String {
     row(&mut text, "kind", [format!("{} for weir:plugin {}{filter}{guards}", checked.kind, checked.interface_version)]);
     row(&mut text, "imports", import_lines(checked));
     row(&mut text, "options", options(&checked.schema));
-    row(&mut text, "files", checked.files.iter().map(|pointer| pointer.trim_start_matches('/').replace('/', ".")));
+    row(&mut text, "files", checked.files.iter().map(|pointer| option(pointer)));
     row(
         &mut text,
         "variables",
@@ -182,7 +188,8 @@ fn text(checked: &Checked) -> String {
             format!("{}{required}{url}", variable.name)
         }),
     );
-    row(&mut text, "reaches", &checked.origins);
+    let addresses = checked.urls.iter().map(|pointer| format!("what the option `{}` says", option(pointer)));
+    row(&mut text, "reaches", checked.origins.iter().cloned().chain(addresses));
     row(
         &mut text,
         "size",
@@ -220,7 +227,9 @@ fn microseconds(count: u128) -> std::time::Duration {
 }
 
 fn import_lines(checked: &Checked) -> Vec<String> {
+    let reaches_its_options = checked.origins.is_empty() && !checked.urls.is_empty();
     let ours = checked.imports.iter().map(|import| match &import.grant {
+        Some(_) if import.name == "fetch" && reaches_its_options => "fetch, of what its options name".to_owned(),
         Some(grant) => format!("{}, granted by `plugins.settings.{}.{grant}`", import.name, checked.name),
         None => import.name.clone(),
     });
@@ -232,6 +241,11 @@ fn import_lines(checked: &Checked) -> Vec<String> {
         lines.push("nothing".to_owned());
     }
     lines
+}
+
+/// The key that a JSON pointer leads to, as configuration files have it.
+fn option(pointer: &str) -> String {
+    pointer.trim_start_matches('/').replace('/', ".")
 }
 
 /// One line for each key of a schema: `retry.attempts: integer, required`.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::arguments::Message;
 use super::subject::{Outcome, content};
 use crate::entrypoint::forwarded;
-use crate::http::{Broken, Connection, Request, Response, TlsSession};
+use crate::http::{Body, Broken, Connection, Request, Response, TlsSession};
 
 /// A message that can be made again and again.
 pub(super) struct Template<'a> {
@@ -37,12 +37,13 @@ pub(super) enum Change {
     Added,
 }
 
-/// What a message says: its first line, its fields, its body.
+/// What a message says: its first line, its fields, its body and the fields after that.
 #[derive(Clone)]
 pub(super) struct Shown {
     first: String,
     fields: HeaderMap,
     body: Bytes,
+    trailers: HeaderMap,
 }
 
 impl<'a> Template<'a> {
@@ -117,19 +118,17 @@ fn framed(headers: &mut HeaderMap, body: &Bytes) {
 }
 
 impl Shown {
-    /// Reads the body and puts it back.
+    /// Reads the body, through its filter if it has one, and puts it back.
     pub(super) async fn request(request: &mut Request) -> Result<Self, Broken> {
-        let body = std::mem::take(&mut request.body).collect().await?.to_bytes();
-        request.body = body.clone().into();
+        let (body, trailers) = read(&mut request.body).await?;
         let head = &request.head;
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        Ok(Self { first: format!("{} {target}", head.method), fields: head.headers.clone(), body })
+        Ok(Self { first: format!("{} {target}", head.method), fields: head.headers.clone(), body, trailers })
     }
 
     pub(super) async fn response(response: &mut Response) -> Result<Self, Broken> {
-        let body = std::mem::take(response.body_mut()).collect().await?.to_bytes();
-        *response.body_mut() = body.clone().into();
-        Ok(Self { first: response.status().to_string(), fields: response.headers().clone(), body })
+        let (body, trailers) = read(response.body_mut()).await?;
+        Ok(Self { first: response.status().to_string(), fields: response.headers().clone(), body, trailers })
     }
 
     /// All of it, as something new.
@@ -152,23 +151,37 @@ impl Shown {
             put(&mut lines, Change::Removed, &self.first);
             put(&mut lines, Change::Added, &after.first);
         }
-        let new = after.fields.keys().filter(|name| !self.fields.contains_key(*name));
-        for name in self.fields.keys().chain(new) {
-            let values = |of: &Self| of.fields.get_all(name).iter().cloned().collect::<Vec<_>>();
-            let (mut old, mut new) = (values(self), values(after));
-            let common = old.iter().zip(&new).take_while(|(one, two)| one == two).count();
-            let (old_rest, new_rest) = (old.split_off(common), new.split_off(common));
-            for (change, values) in [(Change::None, old), (Change::Removed, old_rest), (Change::Added, new_rest)] {
-                values.iter().for_each(|value| put(&mut lines, change, &field(name, value)));
-            }
-        }
+        compare(&mut lines, "", &self.fields, &after.fields);
         if self.body == after.body {
             body(&mut lines, Change::None, &self.body);
         } else {
             body(&mut lines, Change::Removed, &self.body);
             body(&mut lines, Change::Added, &after.body);
         }
+        compare(&mut lines, "trailer ", &self.trailers, &after.trailers);
         lines
+    }
+}
+
+async fn read(body: &mut Body) -> Result<(Bytes, HeaderMap), Broken> {
+    let read = std::mem::take(body).collect().await?;
+    let trailers = read.trailers().cloned().unwrap_or_default();
+    let bytes = read.to_bytes();
+    *body = bytes.clone().into();
+    Ok((bytes, trailers))
+}
+
+/// Fields line by line, with what has become of them.
+fn compare(lines: &mut Vec<Line>, label: &str, before: &HeaderMap, after: &HeaderMap) {
+    let new = after.keys().filter(|name| !before.contains_key(*name));
+    for name in before.keys().chain(new) {
+        let values = |of: &HeaderMap| of.get_all(name).iter().cloned().collect::<Vec<_>>();
+        let (mut old, mut new) = (values(before), values(after));
+        let common = old.iter().zip(&new).take_while(|(one, two)| one == two).count();
+        let (old_rest, new_rest) = (old.split_off(common), new.split_off(common));
+        for (change, values) in [(Change::None, old), (Change::Removed, old_rest), (Change::Added, new_rest)] {
+            values.iter().for_each(|value| put(lines, change, &format!("{label}{}", field(name, value))));
+        }
     }
 }
 
@@ -224,7 +237,8 @@ mod tests {
         for (name, value) in fields.iter().map(line) {
             headers.append(name, value);
         }
-        Shown { first: first.to_owned(), fields: headers, body: Bytes::from_static(body.as_bytes()) }
+        let body = Bytes::from_static(body.as_bytes());
+        Shown { first: first.to_owned(), fields: headers, body, trailers: HeaderMap::new() }
     }
 
     #[test]

@@ -36,7 +36,9 @@ impl Name {
             return Err("a name starts with a letter".to_owned());
         }
         if let Some(other) = text.chars().find(|c| !c.is_ascii_alphanumeric() && *c != '-') {
-            return Err(format!("a name has letters, digits and `-`, and no `{other}`"));
+            let instead = text.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+            let help = Self::parse(&instead).map_or_else(|_| String::new(), |_| format!(": write `{instead}`"));
+            return Err(format!("a name has letters, digits and `-`, and no `{other}`{help}"));
         }
         if text.len() > NAME_BYTES_AT_MOST {
             return Err(format!("a name has at most {NAME_BYTES_AT_MOST} letters"));

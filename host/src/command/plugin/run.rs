@@ -2,6 +2,7 @@
 //!
 //! The order is that of `middleware`: fixed edits first, then the call if the plan asks for it.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -14,7 +15,7 @@ use super::table::{row, time};
 use super::{line, refusal, report};
 use crate::command;
 use crate::command::check::Report;
-use crate::http::{Broken, Failure, Request};
+use crate::http::Failure;
 use crate::plugin::{Exchange, Instances, RequestVerdict, Step};
 
 #[derive(Serialize)]
@@ -52,6 +53,15 @@ struct Left {
     exchange: Exchange,
 }
 
+/// What the guest was called for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    OnRequest,
+    RequestFilter,
+    OnResponse,
+    ResponseFilter,
+}
+
 pub(super) async fn run(asked: &Run) -> anyhow::Result<Report> {
     let log = Log::listen();
     let subject = match Subject::load(&asked.file, command::cache_directory()).await? {
@@ -76,21 +86,18 @@ async fn phases(step: &Step, asked: &Run, log: &Log) -> Result<Ran, Report> {
     let began = Instant::now();
     instances.start(step).await.map_err(|error| refusal(format!("error: {error:#}\n")))?;
     let start_nanoseconds = began.elapsed().as_nanos();
-    let failed = |phase: &str, failure: &Failure| failed(phase, failure, &log.take());
-    let left = on_request(&instances, step, &template).await.map_err(|failure| failed("on-request", &failure))?;
+    let failed = |(call, failure)| failed(call, &failure, &log.take());
+    let left = on_request(&instances, step, &template).await.map_err(failed)?;
     let response = match left.phase.verdict {
         Verdict::Reply => None,
-        Verdict::Pass | Verdict::Edit => {
-            let phase = on_response(&instances, step, &template, &left).await;
-            Some(phase.map_err(|failure| failed("on-response", &failure))?)
-        }
+        Verdict::Pass | Verdict::Edit => Some(on_response(&instances, step, &template, &left).await.map_err(failed)?),
     };
     Ok(Ran { start_nanoseconds, request: left.phase, response, log: log.take() })
 }
 
-async fn on_request(instances: &Instances, step: &Step, template: &Template<'_>) -> Result<Left, Failure> {
+async fn on_request(instances: &Instances, step: &Step, template: &Template<'_>) -> Result<Left, (Call, Failure)> {
     let mut request = template.request();
-    let before = shown_request(&mut request).await?;
+    let before = Shown::request(&mut request).await.map_err(|broken| (Call::OnRequest, broken.of_request()))?;
     let exchange = Exchange::of(&request);
     let plan = &step.configured.plan;
     let headers = &mut request.head.headers;
@@ -102,17 +109,20 @@ async fn on_request(instances: &Instances, step: &Step, template: &Template<'_>)
         let began = Instant::now();
         let verdict = instances.on_request(step, &mut request).await;
         called = Some(began.elapsed().as_nanos());
-        match verdict? {
+        match verdict.map_err(|failure| (Call::OnRequest, failure))? {
             RequestVerdict::Continue(left) => state = left,
             RequestVerdict::Delay(wanted, left) => (delay, state) = (wanted, left),
             RequestVerdict::Reply(mut response) => {
-                let reply = Shown::response(&mut response).await.map_err(unreadable)?;
+                let reply = Shown::response(&mut response).await;
+                let reply = reply.map_err(|broken| (Call::OnRequest, broken.of_response()))?;
                 let message = reply.whole();
                 return Ok(Left { phase: phase(Verdict::Reply, called, message), state, exchange });
             }
         }
     }
-    let message = before.become_of(&shown_request(&mut request).await?);
+    // Filters run now, as they do when a server takes the body.
+    let after = Shown::request(&mut request).await.map_err(|broken| (Call::RequestFilter, broken.of_request()))?;
+    let message = before.become_of(&after);
     let phase = Phase {
         delay_milliseconds: delay.as_millis(),
         state: String::from_utf8_lossy(&state).into_owned(),
@@ -126,9 +136,9 @@ async fn on_response(
     step: &Step,
     template: &Template<'_>,
     left: &Left,
-) -> Result<Phase, Failure> {
+) -> Result<Phase, (Call, Failure)> {
     let mut response = template.response();
-    let before = Shown::response(&mut response).await.map_err(unreadable)?;
+    let before = Shown::response(&mut response).await.map_err(|broken| (Call::OnResponse, broken.of_response()))?;
     let plan = &step.configured.plan;
     let headers = response.headers_mut();
     plan.response_edits.iter().for_each(|edit| edit.apply(headers, template.is_tls()));
@@ -138,18 +148,12 @@ async fn on_response(
         let began = Instant::now();
         let answer = instances.on_response(step, &left.state, exchange, 0, response).await;
         called = Some(began.elapsed().as_nanos());
-        response = answer?;
+        response = answer.map_err(|failure| (Call::OnResponse, failure))?;
     }
-    let message = before.become_of(&Shown::response(&mut response).await.map_err(unreadable)?);
+    let after = Shown::response(&mut response).await;
+    let after = after.map_err(|broken| (Call::ResponseFilter, broken.of_response()))?;
+    let message = before.become_of(&after);
     Ok(phase(verdict(&message), called, message))
-}
-
-async fn shown_request(request: &mut Request) -> Result<Shown, Failure> {
-    Shown::request(request).await.map_err(unreadable)
-}
-
-fn unreadable(error: Broken) -> Failure {
-    Failure::BadAnswer(error.into())
 }
 
 const fn phase(verdict: Verdict, nanoseconds: Option<u128>, message: Vec<Line>) -> Phase {
@@ -160,12 +164,26 @@ fn verdict(message: &[Line]) -> Verdict {
     if message.iter().any(Line::is_change) { Verdict::Edit } else { Verdict::Pass }
 }
 
-fn failed(phase: &str, failure: &Failure, log: &[log::Line]) -> Report {
+fn failed(call: Call, failure: &Failure, log: &[log::Line]) -> Report {
     let mut text = String::new();
-    line(&mut text, format!("error: {phase}: {failure}"));
-    line(&mut text, format!("  the client would get {}", failure.status()));
+    line(&mut text, format!("error: {call}: {failure}"));
+    // The head may have gone out before the body fails.
+    let gets =
+        if call == Call::ResponseFilter { "a body that is cut".to_owned() } else { failure.status().to_string() };
+    line(&mut text, format!("  the client would get {gets}"));
     row(&mut text, "log", log);
     refusal(text)
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::OnRequest => "on-request",
+            Self::RequestFilter => "the filter of the request's body",
+            Self::OnResponse => "on-response",
+            Self::ResponseFilter => "the filter of the response's body",
+        })
+    }
 }
 
 fn text(ran: &Ran) -> String {

@@ -52,9 +52,16 @@ impl Subject {
 
     /// With these options, or with none; in the chain of a router.
     pub(super) async fn configure(&self, config: Option<&Given>) -> Result<Step, Vec<Problem>> {
-        self.plugin.must_be(Kind::Middleware).map_err(|error| vec![Problem::error("", error.to_string())])?;
+        self.plugin.must_be(Kind::Middleware).map_err(|error| {
+            let help = "call it by native tests; `weir plugin check` without --config says what it wants";
+            vec![Problem::error("", error.to_string()).help(help.to_owned())]
+        })?;
         let configured = match config {
-            Some(given) => self.configured(&read_options(given)?).await,
+            Some(given) => {
+                let configured = self.configured(&read_options(given)?).await;
+                configured
+                    .map_err(|problems| problems.into_iter().map(|problem| misread(problem, given)).collect::<Vec<_>>())
+            }
             None => {
                 self.configured(&no_options()).await.map_err(|problems| problems.into_iter().map(unasked).collect())
             }
@@ -72,6 +79,19 @@ impl Subject {
 /// The report of options that do not suit.
 pub(super) fn unsuited(problems: &[Problem]) -> Report {
     refusal(listed(problems))
+}
+
+/// Whoever names a file means what is in it, and whoever writes a word a key or a value.
+fn misread(problem: Problem, given: &Given) -> Problem {
+    match given {
+        Given::Text(text) if Path::new(text).is_file() => {
+            problem.help(format!("write `@{text}` for the options that the file has"))
+        }
+        Given::Text(text) if !text.trim().is_empty() && !text.contains([':', '{']) => {
+            problem.help("write `{key: value}`, or `@FILE` for the options that a file has".to_owned())
+        }
+        _ => problem,
+    }
 }
 
 /// What is wrong with options that nobody has written.

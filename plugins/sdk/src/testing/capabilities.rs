@@ -3,15 +3,16 @@
 pub mod clock {
     use crate::testing::host;
 
-    /// Time that only [`timer::sleep`](super::timer::sleep) moves.
+    /// Time that only [`timer::sleep`](super::timer::sleep) and [`Host::advance`](crate::testing::Host::advance) move.
     #[must_use]
     pub fn unix_ms() -> u64 {
         host::with(|host| host.now_ms)
     }
 
+    /// The same, since the test began.
     #[must_use]
     pub fn monotonic_ns() -> u64 {
-        host::with(|host| host.slept_ms * 1_000_000)
+        host::with(|host| (host.now_ms - host::BEGAN_MS) * 1_000_000)
     }
 }
 
@@ -46,6 +47,26 @@ pub mod log {
     }
 }
 
+pub mod metrics {
+    use crate::testing::host;
+
+    /// Adds to a counter, which the test can ask for.
+    ///
+    /// # Panics
+    /// If the host would drop it.
+    pub fn add(counter: &str, by: u64, labels: &[(String, String)]) {
+        host::with(|host| host.metrics.add(counter, by, labels));
+    }
+
+    /// Notes a value, which the test can ask for.
+    ///
+    /// # Panics
+    /// If the host would drop it.
+    pub fn observe(histogram: &str, value: f64, labels: &[(String, String)]) {
+        host::with(|host| host.metrics.observe(histogram, value, labels));
+    }
+}
+
 pub mod secrets {
     use crate::testing::host;
 
@@ -53,6 +74,52 @@ pub mod secrets {
     #[must_use]
     pub fn get(name: &str) -> Option<String> {
         host::with(|host| host.variable(name))
+    }
+}
+
+pub mod shared {
+    use crate::Error;
+    use crate::testing::host;
+    use crate::testing::shared::Ask;
+
+    pub use crate::bindings::weir::plugin::shared::Scope;
+
+    /// What was put there in this test.
+    #[must_use]
+    pub fn get(scope: Scope, key: &str) -> Option<Vec<u8>> {
+        host::with(|host| host.shared.get(scope, key, host.now_ms))
+    }
+
+    /// Keeps a value for the rest of the test, or until its time has passed.
+    ///
+    /// # Errors
+    /// Those of the host, but that there is no router during `init`.
+    pub fn set(scope: Scope, key: &str, value: &[u8], ttl_ms: Option<u64>) -> Result<(), Error> {
+        host::with(|host| host.shared.set(scope, key, value, ttl_ms, host.now_ms))
+    }
+
+    /// Adds to a counter.
+    ///
+    /// # Errors
+    /// Those of the host, but that there is no router during `init`.
+    pub fn increment(scope: Scope, key: &str, by: i64, ttl_ms: Option<u64>) -> Result<i64, Error> {
+        host::with(|host| host.shared.increment(scope, key, by, ttl_ms, host.now_ms))
+    }
+
+    /// Takes tokens from a bucket, or says after how many milliseconds there are enough.
+    ///
+    /// # Errors
+    /// If there are not enough.
+    pub fn take(
+        scope: Scope,
+        bucket: &str,
+        per_second: f64,
+        burst: u32,
+        cost: u32,
+        max_wait_ms: u32,
+    ) -> Result<u32, u64> {
+        let ask = Ask { per_second, burst, cost, max_wait_ms };
+        host::with(|host| host.shared.take(scope, bucket, &ask, host.now_ms))
     }
 }
 

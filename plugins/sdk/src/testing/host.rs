@@ -1,5 +1,5 @@
-//! A host for native tests of a plugin: it knows variables and time, and answers the requests that the test expects, in
-//! their order. What is not expected fails the test, and so does what is expected and does not come.
+//! A host for native tests of a plugin: it knows variables and time, keeps what is shared, counts, and answers the requests
+//! that the test expects, in their order. What is not expected fails the test, and so does what is expected and does not come.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -8,8 +8,13 @@ use std::thread;
 
 use serde_json::Value;
 
+use super::metrics::Metrics;
+use super::shared::Shared;
 use crate::dns::{Challenge, DnsProvider, Timing, component};
 use crate::{About, Error, fetch};
+
+/// When tests begin: on 2026-01-02 at 03:04:05 UTC.
+pub(crate) const BEGAN_MS: u64 = 1_767_323_045_000;
 
 thread_local! {
     /// Each test has a thread of its own, or its turn on one.
@@ -30,6 +35,8 @@ pub(crate) struct State {
     pub(crate) now_ms: u64,
     pub(crate) slept_ms: u64,
     pub(crate) logged: Vec<String>,
+    pub(crate) shared: Shared,
+    pub(crate) metrics: Metrics,
 }
 
 /// A request that will come and its answer.
@@ -59,9 +66,11 @@ impl Host {
             about: None,
             variables: BTreeMap::new(),
             expected: VecDeque::new(),
-            now_ms: 1_767_323_045_000,
+            now_ms: BEGAN_MS,
             slept_ms: 0,
             logged: Vec::new(),
+            shared: Shared::default(),
+            metrics: Metrics::default(),
         };
         let before = CURRENT.replace(Some(state));
         assert!(before.is_none(), "a test has one host at a time");
@@ -77,8 +86,7 @@ impl Host {
 
     /// Sets these variables.
     pub fn variables(self, variables: &[(&str, &str)]) -> Self {
-        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
-        with(|state| state.variables.extend(variables.iter().map(owned)));
+        with(|state| state.variables.extend(owned(variables)));
         self
     }
 
@@ -111,6 +119,23 @@ impl Host {
     pub fn cleanup<P: DnsProvider>(&self, challenge: &Challenge, handle: &str) -> Result<(), Error> {
         let (provider, _) = P::init()?;
         component::cleanup(&provider, challenge, handle)
+    }
+
+    /// Lets so many milliseconds pass.
+    pub fn advance(&self, ms: u64) {
+        with(|state| state.now_ms += ms);
+    }
+
+    /// What the plugin has counted under that name, with these labels in any order; 0 if nothing.
+    #[must_use]
+    pub fn counter(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        with(|state| state.metrics.counter(name, &owned(labels)))
+    }
+
+    /// The values that the plugin has observed under that name, with these labels in any order.
+    #[must_use]
+    pub fn observations(&self, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {
+        with(|state| state.metrics.observations(name, &owned(labels)))
     }
 
     /// How long the plugin has waited.
@@ -241,6 +266,10 @@ impl State {
     }
 }
 
+fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
 /// Scheme, host and port of a URL.
 fn origin(url: &str) -> &str {
     let host = url.find("://").map_or(0, |colon| colon + 3);
@@ -327,10 +356,13 @@ mod tests {
     }
 
     #[test]
-    fn time_moves_by_sleeping_alone() {
+    fn time_moves_by_sleeping_and_by_the_test_alone() {
         let host = Host::new();
         let before = crate::clock::unix_ms();
         crate::dns::timer::sleep(1_500);
         assert_eq!((crate::clock::unix_ms() - before, host.slept_ms()), (1_500, 1_500));
+        host.advance(500);
+        assert_eq!((crate::clock::unix_ms() - before, host.slept_ms()), (2_000, 1_500));
+        assert_eq!(crate::clock::monotonic_ns(), 2_000_000_000);
     }
 }

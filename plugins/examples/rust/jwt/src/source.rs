@@ -107,7 +107,6 @@ impl Source {
 }
 
 /// The state that all instances of one configured middleware share.
-#[cfg(target_arch = "wasm32")]
 mod store {
     use weir_sdk::shared::{self, Scope};
 
@@ -127,32 +126,5 @@ mod store {
 
     pub fn may_fetch() -> bool {
         shared::take(Scope::Middleware, "fetch", FETCHES_PER_SECOND, FETCHES_AT_ONCE, 1, 0).is_ok()
-    }
-}
-
-/// What stands for it in tests, each of which has a thread of its own. Time does not pass.
-#[cfg(not(target_arch = "wasm32"))]
-pub mod store {
-    use std::cell::{Cell, RefCell};
-
-    use super::FETCHES_AT_ONCE;
-
-    thread_local! {
-        static VALUE: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
-        static LEFT: Cell<u32> = const { Cell::new(FETCHES_AT_ONCE) };
-    }
-
-    pub fn read() -> Option<Vec<u8>> {
-        VALUE.with_borrow(Clone::clone)
-    }
-
-    pub fn write(value: &[u8]) {
-        VALUE.set(Some(value.to_vec()));
-    }
-
-    pub fn may_fetch() -> bool {
-        let left = LEFT.get();
-        LEFT.set(left.saturating_sub(1));
-        left > 0
     }
 }

@@ -183,7 +183,7 @@ fn claims_are_demanded() {
     ] {
         let mut claims = good_claims();
         claims[name] = value;
-        std::thread::spawn(move || assert_refused(judged(&token("EdDSA", &claims)), reason)).join().expect("refused");
+        assert_refused(judged(&token("EdDSA", &claims)), reason);
     }
 }
 
@@ -192,7 +192,7 @@ fn clocks_may_differ_by_the_leeway() {
     for (name, value) in [("exp", json!(NOW - 59)), ("nbf", json!(NOW + 60)), ("exp", json!(NOW as f64 + 0.5))] {
         let mut claims = good_claims();
         claims[name] = value;
-        std::thread::spawn(move || assert!(judged(&token("EdDSA", &claims)).is_ok())).join().expect("taken");
+        assert!(judged(&token("EdDSA", &claims)).is_ok());
     }
 }
 
@@ -243,11 +243,17 @@ fn invented_keys_make_no_more_requests_than_are_allowed() {
     host.expect("GET", URL).answer(200, jwks());
     host.expect("GET", URL).answer(200, jwks());
     let middleware = middleware();
-    for number in 0..20 {
-        let header = json!({"alg": "EdDSA", "kid": format!("invented-{number}")});
-        let bearer = format!("Bearer {}", signed(&header, &good_claims(), "EdDSA"));
-        assert_refused(outcome(decide(&middleware, &bearer)), "not known");
-    }
+    let invented = || {
+        for number in 0..20 {
+            let header = json!({"alg": "EdDSA", "kid": format!("invented-{number}")});
+            let bearer = format!("Bearer {}", signed(&header, &good_claims(), "EdDSA"));
+            assert_refused(outcome(decide(&middleware, &bearer)), "not known");
+        }
+    };
+    invented();
+    host.advance(10_000);
+    host.expect("GET", URL).answer(200, jwks());
+    invented();
 }
 
 #[test]
