@@ -3,7 +3,8 @@
 the commands of its README are run as they stand, beside a proxy that runs all the time. `tests/languages.py c python`; all
 five without arguments. `--examples` builds and tests the plugins of plugins/examples/<language> too, and drops them in.
 
-Toolchains come by pip and npm, in the versions of the pages, into target/languages; what is there already is kept."""
+Toolchains come by pip and npm, in the versions of the pages, into target/languages; what is there already is kept. Each
+command is printed with the time that it took."""
 
 import argparse
 import contextlib
