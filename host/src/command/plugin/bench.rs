@@ -51,14 +51,14 @@ struct Measured {
 
 pub(super) async fn bench(asked: &Bench) -> anyhow::Result<Report> {
     // Lines of the guest cost what they cost in a proxy at its usual level, but are not shown: there may be millions.
-    let _log = Log::listen();
+    let log = Log::listen();
     let subject = match Subject::load(&asked.file, command::cache_directory()).await? {
         Ok(subject) => subject,
         Err(refused) => return Ok(refused),
     };
     let step = match subject.configure(asked.config.as_ref()).await {
         Ok(step) => step,
-        Err(problems) => return Ok(unsuited(&problems)),
+        Err(problems) => return Ok(unsuited(&problems, &log)),
     };
     match measure(&step, asked).await {
         Ok(benched) => report(&benched, text, asked.json),

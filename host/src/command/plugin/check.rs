@@ -82,7 +82,7 @@ pub(super) async fn check(asked: &Check) -> anyhow::Result<Report> {
         Ok(subject) => subject,
         Err(refused) => return Ok(refused),
     };
-    let configured = match tried(&subject, asked).await {
+    let configured = match tried(&subject, asked, &log).await {
         Ok(configured) => configured,
         Err(refused) => return Ok(refused),
     };
@@ -90,7 +90,7 @@ pub(super) async fn check(asked: &Check) -> anyhow::Result<Report> {
     report(&checked, text, asked.json)
 }
 
-async fn tried(subject: &Subject, asked: &Check) -> Result<Tried, Report> {
+async fn tried(subject: &Subject, asked: &Check, log: &Log) -> Result<Tried, Report> {
     if subject.plugin.kind() == Kind::DnsProvider && asked.config.is_none() {
         return Ok(Tried::NotPossible);
     }
@@ -99,7 +99,7 @@ async fn tried(subject: &Subject, asked: &Check) -> Result<Tried, Report> {
         Err(problems) if asked.config.is_none() => {
             return Ok(Tried::NeedsOptions(problems.into_iter().map(|problem| problem.message).collect()));
         }
-        Err(problems) => return Err(unsuited(&problems)),
+        Err(problems) => return Err(unsuited(&problems, log)),
     };
     let began = Instant::now();
     let memory = Instances::of_worker(0).start(&step).await;

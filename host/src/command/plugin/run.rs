@@ -70,7 +70,7 @@ pub(super) async fn run(asked: &Run) -> anyhow::Result<Report> {
     };
     let step = match subject.configure(asked.config.as_ref()).await {
         Ok(step) => step,
-        Err(problems) => return Ok(unsuited(&problems)),
+        Err(problems) => return Ok(unsuited(&problems, &log)),
     };
     match phases(&step, asked, &log).await {
         Ok(ran) => report(&ran, text, asked.json),

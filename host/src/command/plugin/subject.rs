@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::arguments::Given;
+use super::log::Log;
 use super::refusal;
+use super::table::row;
 use crate::command::check::{Report, listed};
 use crate::config::{self, Node, Problem, reason};
 use crate::plugin::{Configured, Host, Kind, Origin, Plugin, Step};
@@ -76,9 +78,11 @@ impl Subject {
     }
 }
 
-/// The report of options that do not suit.
-pub(super) fn unsuited(problems: &[Problem]) -> Report {
-    refusal(listed(problems))
+/// The report of options that do not suit, with what the plugin has said about it.
+pub(super) fn unsuited(problems: &[Problem], log: &Log) -> Report {
+    let mut text = listed(problems);
+    row(&mut text, "log", log.take());
+    refusal(text)
 }
 
 /// Whoever names a file means what is in it, and whoever writes a word a key or a value.

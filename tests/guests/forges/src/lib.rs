@@ -115,7 +115,6 @@ extern "C" fn init(config: *mut u8, length: usize) -> u32 {
 /// `tuple<request-verdict, list<u8>>`: the case at 0 (1 is an edit, 2 a reply), its payload from 4 on, the state at 76. Of an edit
 /// the path is at 28, the headers at 40, the body at 48; of a reply the status at 4, the headers at 8, the body at 16.
 #[unsafe(export_name = "weir:plugin/middleware@0.1.0#on-request")]
-#[expect(clippy::too_many_arguments, reason = "the fields of a request's head, as components hand them over")]
 extern "C" fn on_request(
     _method: u32,
     _method_length: u32,
