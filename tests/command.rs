@@ -270,7 +270,7 @@ async fn the_end_does_not_wait_for_ever() {
     soon("the request", arrivals.recv()).await;
     program.signal("TERM");
     assert_eq!(program.ends().await.code(), Some(0));
-    assert!(program.printed().contains("connections were cut after 100ms"), "{}", program.printed());
+    program.prints("connections were cut after 100ms").await;
     request.await.expect_err("it got no answer");
 }
 
@@ -284,7 +284,7 @@ async fn hanging_up_reloads() {
     assert_eq!(client.get("http://more.example/").await.status, 404);
     program.signal("HUP");
     crate::support::eventually("the new router", async || client.get("http://more.example/").await.status == 200).await;
-    assert!(program.printed().contains(" INF reloaded routers=2 disabled=0 stale=0 "), "{}", program.printed());
+    program.prints(" INF reloaded routers=2 disabled=0 stale=0 ").await;
     assert!(program.is_running());
 }
 
