@@ -320,6 +320,9 @@ impl Drop for Lease<'_> {
             (Some(instance), _) => TICK * instance.store.data().ticks_used(plugin.policy.cpu),
             (None, Some(entered)) => entered.elapsed(),
         };
+        if cost >= TICK * TICKS_OF_A_LONG_CALL {
+            self.step.configured.pace.called(true);
+        }
         plugin.share.spend(cost, Instant::now());
     }
 }
