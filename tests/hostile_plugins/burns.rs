@@ -189,7 +189,7 @@ async fn what_decides_who_may_pass_is_never_left_out() {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn what_guests_took_is_given_back() {
-    /// The issue of a second of attacks may stay: pages of instances that are kept, and of the allocator.
+    /// What attacks may leave: pages of instances that are kept, and of the allocator.
     const SLACK_KIB: u64 = 4 << 10;
 
     let backend = Backend::saying("hello").await;
