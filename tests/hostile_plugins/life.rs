@@ -103,7 +103,7 @@ async fn memory_that_is_kept_goes_with_its_instance() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_cannot_start_is_tried_again() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").as_millis();
-    let (from, to) = (now + 5000, now + 8000);
+    let (from, to) = (now + 10_000, now + 14_000);
     let install = "plugins: {settings: {hoards: {allow: {shared: true}, isolation: request}}}\n";
     let options = format!("how: trapsInInit, from: {from}, to: {to}");
     let hostile = Hostile::start("hoards", &[&options], install).await;

@@ -94,7 +94,7 @@ async fn a_plugin_reaches_out_so_often_at_once() {
 
     let silent = Backend::start(|_| pending()).await;
     let options = options(&silent.url(), 1);
-    let hostile = Hostile::start("reaches", &[&*options; MIDDLEWARES], &limits("fetch: 4s")).await;
+    let hostile = Hostile::start("reaches", &[&*options; MIDDLEWARES], &limits("fetch: 8s")).await;
     hostile
         .beside("at once", async || {
             let before = silent.connections();
