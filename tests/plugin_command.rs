@@ -72,6 +72,7 @@ const GOLDEN: &[(&str, i32, &[&str])] = &[
     ("run-tls", 0, &["run", "redirectScheme.wasm", "--config", "{scheme: https}", "--tls", "--response", "404"]),
     ("run-trap", 1, &["run", "misbehaves.wasm", "--config", "{how: traps}", "-H", "X-Trap: 1"]),
     ("run-trap-on-response", 1, &["run", "misbehaves.wasm", "--config", "{how: trapsOnResponse}"]),
+    ("run-too-much", 1, &["run", "burns.wasm", "--config", "{how: longHeader}"]),
     ("run-bad-answer", 1, &["run", "misbehaves.wasm", "--config", "{how: editsContentLength}"]),
     (
         "run-bodies",
@@ -125,7 +126,7 @@ const GOLDEN: &[(&str, i32, &[&str])] = &[
 
 async fn folder() -> Folder {
     let folder = Folder::new();
-    for name in ["bodies", "misbehaves", "oversteps", "reaches", "stamps"] {
+    for name in ["bodies", "burns", "misbehaves", "oversteps", "reaches", "stamps"] {
         folder.write(&format!("{name}.wasm"), guest(name).await);
     }
     let stamps = guest("stamps").await;

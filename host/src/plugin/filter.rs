@@ -33,7 +33,7 @@ const STATE_BYTES_AT_MOST: usize = 4 << 10;
 /// The largest piece that a guest gets, or that is made of what it answers.
 const PIECE: usize = 64 << 10;
 /// What a guest may answer to one piece.
-const ANSWER_AT_MOST: usize = 16 << 20;
+pub(super) const ANSWER_AT_MOST: usize = 16 << 20;
 /// What is shown of a guest's error.
 const MESSAGE_CHARACTERS_AT_MOST: usize = 1000;
 

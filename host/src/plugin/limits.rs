@@ -12,6 +12,7 @@ use wasmtime::{
     Engine, FrameInfo, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, Trap, UpdateDeadline, WasmBacktrace,
 };
 
+use super::filter::ANSWER_AT_MOST;
 use super::grants::TooLate;
 use super::imports::{State, printable};
 use super::usage::Cause;
@@ -32,8 +33,9 @@ const LOG_LINES: u32 = 100;
 const TABLE_ELEMENTS: usize = 100_000;
 /// Linear memory of one instance, unless an administrator gives it more or less.
 pub(super) const MEMORY: usize = 32 << 20;
-/// What a guest may hand to the host at once, in bytes of the host's memory, unless it is called for a verdict.
-pub(super) const HANDED_OVER_AT_MOST: usize = 17 << 20;
+/// What a guest may hand to the host at once, in bytes of the host's memory, unless it is called for a verdict: the longest
+/// that is asked for, and fields.
+pub(super) const HANDED_OVER_AT_MOST: usize = ANSWER_AT_MOST + (1 << 20);
 /// Linear memory that one instance may be given.
 pub(super) const MEMORY_AT_MOST: usize = 1 << 30;
 
@@ -163,7 +165,14 @@ pub(super) fn trap_reason(error: &wasmtime::Error) -> String {
     let reason = match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => "it used up its CPU time for one call".to_owned(),
         Some(trap) => trap.to_string(),
-        None => error.root_cause().to_string(),
+        None => match error.root_cause().to_string() {
+            // The engine has no type for it.
+            reason if reason.ends_with("fuel allocated for hostcalls has been exhausted") => {
+                "it handed over more bytes at once than are taken, which `limits.body` can raise for its verdicts"
+                    .to_owned()
+            }
+            reason => reason,
+        },
     };
     let frames = error.downcast_ref::<WasmBacktrace>().map(WasmBacktrace::frames).unwrap_or_default();
     let names = frames.iter().filter_map(FrameInfo::func_name).skip_while(|name| is_way_to_a_trap(name));
