@@ -130,7 +130,7 @@ pub struct Worker {
     pub live: Live,
     pub resources: Resources,
     pub access_log: Option<Arc<AccessLog>>,
-    pub meter: Option<Meter>,
+    pub meter: Option<Rc<Meter>>,
     pub admission: Arc<Admission>,
     /// To challenges of ACME.
     pub answers: Answers,

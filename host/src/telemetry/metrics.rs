@@ -102,8 +102,8 @@ impl Metrics {
     }
 
     /// For one worker, counted from 0.
-    pub fn meter(self: &Arc<Self>, worker: usize) -> Meter {
-        Meter { metrics: Arc::clone(self), worker: worker % self.workers.len() }
+    pub fn meter(self: &Arc<Self>, worker: usize) -> Rc<Meter> {
+        Rc::new(Meter { metrics: Arc::clone(self), worker: worker % self.workers.len() })
     }
 
     /// A reload, of which all was good or not. Nothing is kept of routers that are not among these, with their services.
@@ -268,8 +268,8 @@ impl std::ops::AddAssign<&Self> for Requests {
     }
 }
 
-/// One worker's way to count.
-#[derive(Clone, Debug)]
+/// One worker's way to count. It stays there, so that no request touches what other workers touch.
+#[derive(Debug)]
 pub struct Meter {
     metrics: Arc<Metrics>,
     worker: usize,
@@ -278,14 +278,14 @@ pub struct Meter {
 /// A connection, which is counted for as long as this lives.
 #[derive(Debug)]
 pub struct OpenConnection {
-    meter: Meter,
+    meter: Rc<Meter>,
     entry_point: Arc<str>,
 }
 
 /// A request on its way. It is counted when this is dropped, if it is to be counted at all.
 #[derive(Debug)]
 pub struct Measured {
-    meter: Meter,
+    meter: Rc<Meter>,
     begun: Instant,
     method: &'static str,
     protocol: &'static str,
@@ -304,21 +304,21 @@ pub struct Measured {
 }
 
 impl Meter {
-    pub fn open(&self, entry_point: &Arc<str>) -> OpenConnection {
+    pub fn open(self: &Rc<Self>, entry_point: &Arc<str>) -> OpenConnection {
         self.count_open(entry_point, 1);
-        OpenConnection { meter: self.clone(), entry_point: Arc::clone(entry_point) }
+        OpenConnection { meter: Rc::clone(self), entry_point: Arc::clone(entry_point) }
     }
 
     /// A request whose head has come. It has the status of one whose client has gone until there is an answer.
     pub fn begin<B>(
-        &self,
+        self: &Rc<Self>,
         request: &http::Request<B>,
         entry_point: &Arc<str>,
         tls: Option<TlsFacts>,
         client_gone: StatusCode,
     ) -> Measured {
         Measured {
-            meter: self.clone(),
+            meter: Rc::clone(self),
             begun: Instant::now(),
             method: method(request.method()),
             protocol: protocol(request.headers()),
