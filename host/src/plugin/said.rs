@@ -31,9 +31,11 @@ struct Text {
 impl Said {
     /// What was written since the last time.
     pub(super) fn take(&self) -> Option<String> {
-        if !self.0.is_there.swap(false, Ordering::Relaxed) {
+        // Most calls say nothing.
+        if !self.0.is_there.load(Ordering::Relaxed) {
             return None;
         }
+        self.0.is_there.store(false, Ordering::Relaxed);
         let bytes = std::mem::take(&mut *self.0.bytes.lock().unwrap_or_else(PoisonError::into_inner));
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
