@@ -70,7 +70,7 @@ use crate::support::proxy::{INSTALL, Proxy};
 use crate::support::soon;
 
 /// So much more than a quarter is allowed: on a busy machine, where other tests run beside, and on one where nothing else does.
-const SLACK: Duration = Duration::from_millis(500);
+const SLACK: Duration = Duration::from_millis(250);
 const SLACK_WHEN_QUIET: Duration = Duration::from_millis(1);
 /// Set on a machine where nothing else runs, with `--test-threads=1`, for the judgement that counts.
 const QUIET: &str = "WEIR_QUIET";
