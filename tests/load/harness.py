@@ -276,3 +276,17 @@ def first_and_last_fifth(samples):
     """The middle of each. Peaks come and go: what stays shows in the middle of many."""
     fifth = max(1, len(samples) // 5)
     return [round(statistics.median(part)) for part in (samples[:fifth], samples[-fifth:])]
+
+
+def reloads(weir, options, ask, is_right, reload):
+    """Reloads under load, each with a number, after some to warm up: their figures."""
+    with Load(weir.address, options.rate, ask, is_right) as load:
+        for number in range(1, options.warm_up + 1):
+            reload(number)
+        applied, memory = [], []
+        for number in range(1, options.reloads + 1):
+            applied.append(reload(options.warm_up + number))
+            memory.append(weir.rss())
+    before, after = first_and_last_fifth(memory)
+    rss = {"rss_kib": [before, after], "rss_growth_kib": after - before}
+    return {"reloads": options.reloads, **load.figures(), **rss, **spread(applied)}

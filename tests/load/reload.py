@@ -6,7 +6,7 @@ Fails if a request fails, if a kept-alive connection is closed, or if more than 
 
 import time
 
-from harness import TEXT, Connection, Load, Server, Weir, arguments, finish, first_and_last_fifth, spread, wait_for
+from harness import TEXT, Connection, Server, Weir, arguments, finish, reloads, wait_for
 
 
 def routes(url, version):
@@ -42,16 +42,8 @@ def main():
         def is_right(status, fields, body):
             return (status, body) == (200, TEXT) and ("x-same" in fields or "x-version" in fields)
 
-        with Load(weir.address, options.rate, lambda number: ("a.example", paths[number % 2]), is_right) as load:
-            for version in range(1, options.warm_up + 1):
-                reload(version)
-            applied, memory = [], []
-            for number in range(1, options.reloads + 1):
-                applied.append(reload(options.warm_up + number))
-                memory.append(weir.rss())
-        before, after = first_and_last_fifth(memory)
-        figures = {"reloads": options.reloads, **load.figures(), "rss_kib": [before, after], "rss_growth_kib": after - before}
-        finish(figures | spread(applied), {"failed": 0, "closed": 0, "rss_growth_kib": 2048})
+        figures = reloads(weir, options, lambda number: ("a.example", paths[number % 2]), is_right, reload)
+    finish(figures, {"failed": 0, "closed": 0, "rss_growth_kib": 2048})
 
 
 main()
