@@ -117,7 +117,7 @@ async fn a_ca_out_of_order_for_a_month_costs_nothing_but_patience() {
     let before = test.ca.count(Asked::NewOrder);
     for answer in [Answer::Drop, Answer::html(503), Answer::Garbage] {
         test.ca.fails(Asked::NewOrder, 10_000, answer);
-        test.pass(9 * DAY, HOUR).await;
+        test.pass(10 * DAY, HOUR).await;
         test.ca.recovers();
         test.ca.fails(Asked::NewOrder, 10_000, Answer::problem(500, "serverInternal"));
     }
