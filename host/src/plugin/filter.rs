@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -128,14 +128,15 @@ impl Call {
             Err(error) => return Err(lease.failed(Cause::Start, &error.to_string())),
         };
         let filter = guest.weir_plugin_body_filter().filter();
-        let made = in_time(filter.call_constructor(store, direction, &wanted.state)).await;
+        let made = in_time(pin!(filter.call_constructor(store, direction, &wanted.state))).await;
         let filter = lease.pause(made)?;
         Ok(Self { lease, guest, filter, hops })
     }
 
     async fn chunk(&mut self, bytes: &[u8]) -> Result<Bytes, Broken> {
         let Instance { store, .. } = self.lease.resume(self.hops);
-        let answer = in_time(self.guest.weir_plugin_body_filter().filter().call_chunk(store, self.filter, bytes)).await;
+        let filter = self.guest.weir_plugin_body_filter().filter();
+        let answer = in_time(pin!(filter.call_chunk(store, self.filter, bytes))).await;
         let bytes = self.lease.pause(answer).and_then(|answer| self.checked(answer));
         bytes.map_err(|failure| self.lease.cut(failure))
     }
@@ -154,12 +155,13 @@ impl Call {
         let lines: Vec<_> =
             trailers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
         let Instance { store, .. } = self.lease.resume(self.hops);
-        let answer = in_time(self.guest.weir_plugin_body_filter().filter().call_end(store, self.filter, &lines)).await;
+        let filter = self.guest.weir_plugin_body_filter().filter();
+        let answer = in_time(pin!(filter.call_end(store, self.filter, &lines))).await;
         let (bytes, trailers) = self.lease.pause(answer)?.map_err(|error| self.refused(&error))?;
         let bytes = self.checked(Ok(bytes))?;
         let trailers = edit::fields(trailers).map_err(|reason| self.lease.failed(Cause::Answer, &reason))?;
         let Instance { store, .. } = self.lease.resume(self.hops);
-        let dropped = in_time(self.filter.resource_drop_async(store)).await;
+        let dropped = in_time(pin!(self.filter.resource_drop_async(store))).await;
         self.lease.pause(dropped)?;
         Ok((bytes, trailers))
     }

@@ -3,7 +3,7 @@
 //! `about`, `instance` and `provider` make their stores here.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -79,9 +79,8 @@ pub(super) fn ticks(budget: Duration) -> u32 {
 }
 
 /// Ends a call that waits for too long, by whatever means: what guests use to wait is not all ours. A timer is made for
-/// calls alone that do wait.
-pub(super) async fn in_time<T>(call: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
-    let mut call = pin!(call);
+/// calls alone that do wait. The call is large, and so stays where it is.
+pub(super) async fn in_time<T>(mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>) -> wasmtime::Result<T> {
     if let Poll::Ready(answer) = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
         return answer;
     }
