@@ -4,7 +4,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -257,7 +256,7 @@ impl Instance {
             router: subject.router,
             headers: &headers,
         };
-        in_time(pin!(self.guest.weir_plugin_middleware().call_on_request(&mut self.store, head))).await
+        in_time(self.guest.weir_plugin_middleware().call_on_request(&mut self.store, head)).await
     }
 
     async fn on_response(
@@ -267,7 +266,7 @@ impl Instance {
         headers: &[Option<HeaderValue>],
     ) -> wasmtime::Result<wit::ResponseVerdict> {
         let head = wit::ResponseHead { status, headers: &bytes(headers) };
-        in_time(pin!(self.guest.weir_plugin_middleware().call_on_response(&mut self.store, state, head))).await
+        in_time(self.guest.weir_plugin_middleware().call_on_response(&mut self.store, state, head)).await
     }
 }
 
