@@ -290,11 +290,12 @@ impl Host {
             bail!("its options have {size} bytes as JSON: at most {CONFIG_BYTES_AT_MOST} are accepted");
         }
         let name: Arc<str> = name.into();
+        let pace = if plugin.origin == Origin::BuiltIn { Pace::trusted() } else { Pace::unknown() };
         let mut configured = Configured {
             plugin: Arc::clone(plugin),
             plan: Plan::default(),
             breaker: Breaker::new(),
-            pace: Pace::default(),
+            pace,
             held: Arc::default(),
             secrets: plugin.secrets()?,
             reach: Arc::new(plugin.reach(config)?),

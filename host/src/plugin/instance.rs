@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +77,7 @@ impl Instances {
         let instance = lease.enter(&mut head.headers, exchange, *hops);
         instance.store.data_mut().body = ahead;
         let answer = if plugin.pace.is_slow() {
-            on_request_aside(&mut lease, subject).await
+            Box::pin(on_request_aside(&mut lease, subject)).await
         } else {
             instance.on_request(&subject).await
         };
@@ -129,7 +130,7 @@ impl Instances {
         let instance = lease.enter(&mut head.headers, exchange, hops);
         instance.store.data_mut().body = ahead;
         let answer = if step.configured.pace.is_slow() {
-            on_response_aside(&mut lease, status, state.to_vec(), values).await
+            Box::pin(on_response_aside(&mut lease, status, state.to_vec(), values)).await
         } else {
             instance.on_response(status, state, &values).await
         };
@@ -256,7 +257,7 @@ impl Instance {
             router: subject.router,
             headers: &headers,
         };
-        in_time(self.guest.weir_plugin_middleware().call_on_request(&mut self.store, head)).await
+        in_time(pin!(self.guest.weir_plugin_middleware().call_on_request(&mut self.store, head))).await
     }
 
     async fn on_response(
@@ -266,7 +267,7 @@ impl Instance {
         headers: &[Option<HeaderValue>],
     ) -> wasmtime::Result<wit::ResponseVerdict> {
         let head = wit::ResponseHead { status, headers: &bytes(headers) };
-        in_time(self.guest.weir_plugin_middleware().call_on_response(&mut self.store, state, head)).await
+        in_time(pin!(self.guest.weir_plugin_middleware().call_on_response(&mut self.store, state, head))).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! A thread aside for guests that run long, with a low priority: what they cost, they cost themselves.
 //!
-//! `pool` moves calls of a middleware there once one has run long. Workers only wait for the answer.
+//! Calls of a middleware run there until it has been quick a few times, and again once one has run long: `instance` and
+//! `pool` ask its [`Pace`]. Workers only wait for the answer.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +13,9 @@ use tokio::task::JoinSet;
 /// How much less than other threads it runs where not all can (as `nice`).
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
-/// So many calls in a row must have been short before a middleware comes back to the workers.
+/// So many calls must have been short before a middleware comes to the workers.
+const SHORT_CALLS_AT_FIRST: u32 = 10;
+/// So many in a row before it comes back after a long one.
 const SHORT_CALLS: u32 = 1000;
 
 /// One for the process; its threads begin with the first call that needs them.
@@ -25,7 +28,7 @@ pub(super) struct Lane {
 struct Handle(Mutex<Option<Runtime>>);
 
 /// Whether a middleware's calls belong there.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pace {
     /// Short calls that are still to come; 0: it has been quick.
     to_come: AtomicU32,
@@ -34,10 +37,8 @@ pub(super) struct Pace {
 impl Lane {
     /// Runs a call to its end, unless the caller no longer waits for it.
     pub(super) async fn run<T: Send + 'static>(&self, call: impl Future<Output = T> + Send + 'static) -> T {
-        let handle = self.runtime.get_or_init(|| start().map(|runtime| Handle(Mutex::new(Some(runtime)))));
-        let handle = handle.as_ref().and_then(Handle::tokio);
         // Without threads it runs here, by turns with others as ever.
-        let Some(handle) = handle else { return call.await };
+        let Some(handle) = self.handle() else { return call.await };
         let mut task = JoinSet::new();
         task.spawn_on(call, &handle);
         match task.join_next().await {
@@ -46,6 +47,18 @@ impl Lane {
             // The threads end with the proxy, and the caller with them.
             _ => std::future::pending().await,
         }
+    }
+
+    /// Drops what takes long to drop, such as an instance that has filled its memory.
+    pub(super) fn drop(&self, what: impl Send + 'static) {
+        if let Some(handle) = self.handle() {
+            handle.spawn(async move { drop(what) });
+        }
+    }
+
+    fn handle(&self) -> Option<tokio::runtime::Handle> {
+        let handle = self.runtime.get_or_init(|| start().map(|runtime| Handle(Mutex::new(Some(runtime)))));
+        handle.as_ref().and_then(Handle::tokio)
     }
 }
 
@@ -65,6 +78,16 @@ impl Drop for Handle {
 }
 
 impl Pace {
+    /// Of a plugin whose author we know.
+    pub(super) const fn trusted() -> Self {
+        Self { to_come: AtomicU32::new(0) }
+    }
+
+    /// Of a plugin that may be anybody's.
+    pub(super) const fn unknown() -> Self {
+        Self { to_come: AtomicU32::new(SHORT_CALLS_AT_FIRST) }
+    }
+
     pub(super) fn is_slow(&self) -> bool {
         self.to_come.load(Ordering::Relaxed) > 0
     }
@@ -105,11 +128,21 @@ mod tests {
 
     #[test]
     fn a_thousand_short_calls_make_up_for_a_long_one() {
-        let pace = Pace::default();
+        let pace = Pace::trusted();
         pace.called(false);
         assert!(!pace.is_slow());
         pace.called(true);
         for _ in 0..SHORT_CALLS {
+            assert!(pace.is_slow());
+            pace.called(false);
+        }
+        assert!(!pace.is_slow());
+    }
+
+    #[test]
+    fn ten_short_calls_make_a_stranger_known() {
+        let pace = Pace::unknown();
+        for _ in 0..SHORT_CALLS_AT_FIRST {
             assert!(pace.is_slow());
             pace.called(false);
         }

@@ -160,7 +160,7 @@ impl Pool {
         self.not_needed.set(self.not_needed.get().min(self.idle.borrow().len()));
         let mut lease = Lease { pool: self, step, purpose, worker, instance, began, entered: None };
         if lease.instance.is_none() {
-            let made = Box::pin(initialised(&lease.step.configured)).await;
+            let made = Box::pin(lease.make()).await;
             let (instance, _) = made.map_err(|error| lease.failed(Cause::Start, &format!("{error:#}")))?;
             lease.instance = Some(instance);
         }
@@ -169,6 +169,15 @@ impl Pool {
 }
 
 impl Lease<'_> {
+    async fn make(&self) -> anyhow::Result<(Instance, Plan)> {
+        let plugin = &self.step.configured;
+        if !plugin.pace.is_slow() {
+            return initialised(plugin).await;
+        }
+        let plugin = Arc::clone(plugin);
+        self.lane().run(async move { initialised(&plugin).await }).await
+    }
+
     /// Lends the instance the headers of a message, and grants it what a call may cost.
     pub(super) fn enter(&mut self, headers: &mut HeaderMap, exchange: Option<Exchange>, hops: u8) -> &mut Instance {
         let instance = self.instance.as_mut().expect("a lease is taken with an instance and left once");
@@ -223,13 +232,12 @@ impl Lease<'_> {
         }
         match answer {
             Ok(value) => {
-                if plugin.plugin.policy.isolation == Isolation::Pool && instance.may_be_kept() {
-                    self.pool.idle.borrow_mut().push(instance);
-                }
+                self.put_back(instance);
                 Ok(value)
             }
             Err(error) => {
                 let cause = limits::cause(&error, instance.store.data());
+                self.retire(instance);
                 Err(self.failed(cause, &trap_reason(&error)))
             }
         }
@@ -268,7 +276,7 @@ impl Lease<'_> {
         }
         let failed = answer.map_err(|error| (limits::cause(&error, state), trap_reason(&error)));
         failed.map_err(|(cause, reason)| {
-            self.instance = None;
+            self.instance.take().into_iter().for_each(|instance| self.retire(instance));
             self.failed(cause, &reason)
         })
     }
@@ -278,8 +286,22 @@ impl Lease<'_> {
         let Some(mut instance) = self.instance.take() else { return };
         let state = instance.store.data_mut();
         (state.exchange, state.usage) = (None, None);
+        self.put_back(instance);
+    }
+
+    /// Into the pool, if the next request may have it.
+    fn put_back(&self, mut instance: Instance) {
         if self.step.configured.plugin.policy.isolation == Isolation::Pool && instance.may_be_kept() {
             self.pool.idle.borrow_mut().push(instance);
+        } else {
+            self.retire(instance);
+        }
+    }
+
+    /// Drops an instance: aside if it has much memory to give back, which takes milliseconds.
+    fn retire(&self, instance: Instance) {
+        if instance.grown_by() > GROWTH_AT_MOST {
+            self.lane().drop(instance);
         }
     }
 
@@ -313,17 +335,18 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let running = &self.pool.running[self.purpose as usize];
         running.set(running.get() - 1);
-        // Nobody waits for the call any more, but it has cost what it has cost.
-        let plugin = &self.step.configured.plugin;
-        let cost = match (&self.instance, self.entered) {
-            (_, None) => return,
-            (Some(instance), _) => TICK * instance.store.data().ticks_used(plugin.policy.cpu),
-            (None, Some(entered)) => entered.elapsed(),
-        };
-        if cost >= TICK * TICKS_OF_A_LONG_CALL {
-            self.step.configured.pace.called(true);
+        let instance = self.instance.take();
+        if let Some(entered) = self.entered {
+            // Nobody waits for the call any more, but it has cost what it has cost.
+            let plugin = &self.step.configured;
+            let ticks = instance.as_ref().map(|instance| instance.store.data().ticks_used(plugin.plugin.policy.cpu));
+            let cost = ticks.map_or_else(|| entered.elapsed(), |ticks| TICK * ticks);
+            if cost >= TICK * TICKS_OF_A_LONG_CALL {
+                plugin.pace.called(true);
+            }
+            plugin.plugin.share.spend(cost, Instant::now());
         }
-        plugin.share.spend(cost, Instant::now());
+        instance.into_iter().for_each(|instance| self.retire(instance));
     }
 }
 
@@ -332,10 +355,16 @@ impl Instance {
     fn may_be_kept(&mut self) -> bool {
         let state = self.store.data_mut();
         let (memory, handles) = (state.limits.memory(), state.handles());
+        let memory_at_most = state.limits.memory_at_most();
         self.gauge.set(memory);
         let has_grown = memory > self.memory_at_first.saturating_mul(2).saturating_add(GROWTH_AT_MOST)
-            || memory.saturating_sub(self.memory_at_first) > state.limits.memory_at_most() / 2;
+            || self.grown_by() > memory_at_most / 2;
         !has_grown && handles <= self.handles_at_first + HANDLES_AT_MOST
+    }
+
+    /// Bytes of memory since `init`.
+    fn grown_by(&self) -> usize {
+        self.store.data().limits.memory().saturating_sub(self.memory_at_first)
     }
 }
 
