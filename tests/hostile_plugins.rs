@@ -54,11 +54,13 @@ mod life;
 mod reaches;
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -79,17 +81,23 @@ const QUIET: &str = "WEIR_QUIET";
 const CONNECTIONS: usize = 16;
 /// How often each of them asks: often enough to see a pause, and too seldom to make the machine busy.
 const PACE: Duration = Duration::from_millis(10);
-/// Each round has a figure of its own, and the median of these counts.
-const ROUNDS: usize = 5;
-/// So long is measured before and, at least, during the attack: some 300 requests each round.
-const MEASURED: Duration = Duration::from_millis(1000);
+/// Measured by turns, without and with the attack, so that what the machine does to one it does to the other. Each turn has a
+/// figure of its own, and the median of these counts.
+const ROUNDS: u32 = 5;
+/// So long is a turn at least.
+const TURN: Duration = Duration::from_millis(250);
+const TURN_WHEN_QUIET: Duration = Duration::from_millis(1000);
 
 /// A proxy with a plugin that means harm.
 pub(crate) struct Hostile {
     pub(crate) proxy: Proxy,
     /// Of all routes.
     pub(crate) backend: Backend,
+    apart: Apart,
 }
+
+/// A thread for the neighbour and the server, whom nothing but the proxy may hold up: an attack keeps the others busy.
+struct Apart(Option<Runtime>);
 
 /// The longest that 99 of 100 requests of the neighbour took.
 #[derive(Debug)]
@@ -103,17 +111,18 @@ impl Hostile {
     /// number N on the router `aN` for the host `aN.example`; `plain.example` has none, and `admin.example` is the API. What
     /// `install` has is appended to the install file.
     pub(crate) async fn start(name: &str, options: &[&str], install: &str) -> Self {
-        let backend = Backend::saying("hello").await;
-        Self::before(name, &guest(name).await, options, install, backend).await
+        Self::with(name, &guest(name).await, options, install).await
     }
 
-    /// The same with other bytes, before another server.
-    pub(crate) async fn before(name: &str, bytes: &[u8], options: &[&str], install: &str, backend: Backend) -> Self {
+    /// The same with other bytes.
+    pub(crate) async fn with(name: &str, bytes: &[u8], options: &[&str], install: &str) -> Self {
+        let apart = Apart::new();
+        let backend = apart.handle().spawn(Backend::saying("hello")).await.expect("a server that starts");
         let folder = Folder::new();
         folder.write(&format!("plugins/{name}.wasm"), bytes);
         folder.write("routing/all.yaml", routes(name, options, &backend.url()));
         let proxy = Proxy::start_in(folder, &format!("{INSTALL}api: {{}}\n{install}")).await;
-        Self { proxy, backend }
+        Self { proxy, backend, apart }
     }
 
     /// A request for the route of the middleware of that number.
@@ -131,8 +140,9 @@ impl Hostile {
     /// Has the attack made, again and again for as long as it takes to measure, while the neighbour is asked at a steady pace:
     /// each of his requests must be answered well, and 99 of 100 in at most a quarter more time than before.
     pub(crate) async fn beside(&self, what: &str, attack: impl AsyncFnMut()) -> Neighbour {
-        let neighbour = self.measured(attack).await;
         let is_quiet = std::env::var_os(QUIET).is_some();
+        let turn = if is_quiet { TURN_WHEN_QUIET } else { TURN };
+        let neighbour = self.measured(turn, attack).await;
         if is_quiet {
             let _ = writeln!(io::stderr(), "{what}: {neighbour:?}");
         }
@@ -142,31 +152,52 @@ impl Hostile {
     }
 
     /// The same without a judgement of the times.
-    async fn measured(&self, mut attack: impl AsyncFnMut()) -> Neighbour {
-        let before = self.times(async || tokio::time::sleep(MEASURED).await).await;
-        let during = self
-            .times(async || {
+    async fn measured(&self, turn: Duration, mut attack: impl AsyncFnMut()) -> Neighbour {
+        let (mut before, mut during) = (Vec::new(), Vec::new());
+        let begun = Instant::now();
+        // Some attacks take much longer than a turn.
+        while before.is_empty() || (before.len() < ROUNDS as usize && begun.elapsed() < turn * ROUNDS * 3) {
+            before.push(self.p99(async || tokio::time::sleep(turn).await).await);
+            let attacks = async || {
                 let begun = Instant::now();
-                while begun.elapsed() < MEASURED {
+                while begun.elapsed() < turn {
                     attack().await;
                 }
-            })
-            .await;
-        Neighbour { before: p99(&before), during: p99(&during) }
+            };
+            during.push(self.p99(attacks).await);
+        }
+        Neighbour { before: median(before), during: median(during) }
     }
 
-    /// How long the neighbour's requests take until `work` has been done, in their order.
-    async fn times(&self, work: impl AsyncFnOnce()) -> Vec<Duration> {
+    /// The longest that 99 of 100 of the neighbour's requests take until `work` has been done.
+    async fn p99(&self, work: impl AsyncFnOnce()) -> Duration {
         let stop = Arc::new(AtomicBool::new(false));
         let mut asking = JoinSet::new();
         for _ in 0..CONNECTIONS {
-            asking.spawn(ask_steadily(self.proxy.client("web").await, Arc::clone(&stop)));
+            asking.spawn_on(ask_steadily(self.proxy.address("web"), Arc::clone(&stop)), &self.apart.handle());
         }
         work().await;
         stop.store(true, Ordering::SeqCst);
-        let mut times: Vec<_> = soon("the neighbour's last answers", asking.join_all()).await.concat();
+        let mut times = soon("the neighbour's last answers", asking.join_all()).await.concat();
         times.sort_unstable();
-        times.into_iter().map(|(_, took)| took).collect()
+        times[times.len() * 99 / 100]
+    }
+}
+
+impl Apart {
+    fn new() -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        Self(Some(runtime.expect("a runtime")))
+    }
+
+    fn handle(&self) -> Handle {
+        self.0.as_ref().expect("it has not been dropped").handle().clone()
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
     }
 }
 
@@ -177,8 +208,9 @@ impl Neighbour {
     }
 }
 
-/// When each request began, and how long it took.
-async fn ask_steadily(mut client: Client, stop: Arc<AtomicBool>) -> Vec<(Instant, Duration)> {
+/// How long each request took.
+async fn ask_steadily(proxy: SocketAddr, stop: Arc<AtomicBool>) -> Vec<Duration> {
+    let mut client = Client::plain(proxy).await;
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut times = Vec::new();
@@ -186,23 +218,14 @@ async fn ask_steadily(mut client: Client, stop: Arc<AtomicBool>) -> Vec<(Instant
         pace.tick().await;
         let begun = Instant::now();
         assert_eq!(client.get("http://plain.example/").await.said(), (200, "hello"), "the neighbour's answer");
-        times.push((begun, begun.elapsed()));
+        times.push(begun.elapsed());
     }
     times
 }
 
-/// The median of that of each round: what the machine does to one of them does not count.
-fn p99(times: &[Duration]) -> Duration {
-    let mut rounds: Vec<Duration> = times
-        .chunks(times.len().div_ceil(ROUNDS))
-        .map(|round| {
-            let mut round = round.to_vec();
-            round.sort_unstable();
-            round[round.len() * 99 / 100]
-        })
-        .collect();
-    rounds.sort_unstable();
-    rounds[rounds.len() / 2]
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 fn routes(name: &str, options: &[&str], url: &str) -> String {

@@ -10,7 +10,6 @@ use tokio::time::{Instant, timeout};
 use weir::snapshot::Middleware;
 
 use super::Hostile;
-use crate::support::backend::Backend;
 use crate::support::client::{Client, connect};
 use crate::support::eventually;
 use crate::support::folder::Folder;
@@ -40,9 +39,8 @@ fn instances(hostile: &Hostile, number: usize) -> (usize, usize) {
 /// A proxy with a good plugin, whose file is then replaced: the version before must go on for as long as the new one is looked
 /// at, and for ever where it is no good.
 async fn replaced(options: &str) -> Hostile {
-    let backend = Backend::saying("hello").await;
     let install = "plugins: {settings: {good: {allow: {shared: true}}}}\n";
-    let hostile = Hostile::before("good", &guest("stamps").await, &[options], install, backend).await;
+    let hostile = Hostile::with("good", &guest("stamps").await, &[options], install).await;
     assert_eq!(hostile.proxy.problems(), [""; 0]);
     hostile
 }
