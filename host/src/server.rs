@@ -1,6 +1,6 @@
 //! Start, reload, shutdown. Owns the one live [`Snapshot`], and prints every bound address.
 //!
-//! `main` starts it, tests too. [`Reloader`] alone builds snapshots, so that there is no lock and no race.
+//! `main` starts it, tests too. [`Reloader`] alone builds snapshots, on one thread, so that there is no lock and no race.
 
 mod limits;
 mod listen;
@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -78,15 +79,12 @@ impl Server {
         }
         let addresses = listeners.iter().map(|(name, bound)| (name.clone(), bound.address)).collect();
         let access_log = settings.install.access_log.as_ref().map(AccessLog::open).transpose()?.map(Arc::new);
-        let mut reloader = Reloader::new(settings, Acme::start)?;
-        // Followed first and read then, so that no change falls in between.
-        let mut watch = reloader.watch();
-        reloader.follow(&mut watch);
-        reloader.reload("started").await;
+        let reloader = Reloader::new(settings, Acme::start)?;
+        let (live, install) = (Arc::clone(&reloader.live), Arc::clone(&reloader.install));
         let draining = Arc::new(AtomicBool::new(false));
         let shared = worker::Shared {
-            live: Arc::clone(&reloader.live),
-            install: Arc::clone(&reloader.install),
+            live: Arc::clone(&live),
+            install: Arc::clone(&install),
             access_log: access_log.clone(),
             draining: Arc::clone(&draining),
             admission: Arc::clone(&admission),
@@ -95,10 +93,9 @@ impl Server {
             guest_metrics: Arc::clone(reloader.host.metrics()),
             metrics: reloader.metrics.clone(),
         };
-        let workers = worker::Workers::start(listeners, &shared)?;
-        let (live, install) = (Arc::clone(&reloader.live), Arc::clone(&reloader.install));
         let (reloads, requests) = mpsc::channel(1);
-        tokio::spawn(reloader.run(watch, requests));
+        reloader.start(requests).await?;
+        let workers = worker::Workers::start(listeners, &shared)?;
         Ok(Self { addresses, live, access_log, reloads, workers, draining, admission, install })
     }
 
@@ -177,6 +174,28 @@ impl Reloader {
         Ok(Self { live, install, files, host, acme, plugin_directory, metrics, every_plugin: false })
     }
 
+    /// Goes on reloading on a thread of its own, and returns when that has read everything for the first time.
+    ///
+    /// It is one thread for memory's sake. The allocator keeps memory by thread: a task of a runtime goes from thread to
+    /// thread, and each would keep what the largest reload that it has seen needed.
+    async fn start(mut self, requests: mpsc::Receiver<oneshot::Sender<()>>) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("starting a runtime for reloads")?;
+        let (started, when_started) = oneshot::channel();
+        let all = async move {
+            // Followed first and read then, so that no change falls in between.
+            let mut watch = self.watch();
+            self.follow(&mut watch);
+            self.reload("started").await;
+            // Whoever starts the proxy may have changed his mind.
+            let _ = started.send(());
+            self.run(watch, requests).await;
+        };
+        let thread = std::thread::Builder::new().name("reloads".to_owned()).spawn(move || runtime.block_on(all));
+        thread.context("starting a thread for reloads")?;
+        when_started.await.context("reading the configuration for the first time")
+    }
+
     /// Reloads when files change and when asked to, never twice within `providersThrottleDuration` for files.
     async fn run(mut self, mut watch: Option<Watch>, mut requests: mpsc::Receiver<oneshot::Sender<()>>) {
         let throttle = self.install.providers.providers_throttle_duration;
@@ -202,11 +221,11 @@ impl Reloader {
         }
     }
 
-    /// One reload, whatever asked for it: files, plugins and certificates become the live snapshot.
+    /// One reload, whatever asked for it: files, plugins and certificates become the live snapshot. It blocks its thread.
     async fn reload(&mut self, what: &str) {
         let begun = std::time::Instant::now();
         let (routing, file_problems) = match self.files.as_mut() {
-            Some(files) => tokio::task::block_in_place(|| files.read()),
+            Some(files) => files.read(),
             None => Default::default(),
         };
         let previous = self.live.load_full();
@@ -251,7 +270,7 @@ impl Reloader {
     /// Follows the files that the live snapshot was made of. Answers whether there are more than before.
     fn follow(&self, watch: &mut Option<Watch>) -> bool {
         let followed = self.followed();
-        watch.as_mut().is_some_and(|watch| tokio::task::block_in_place(|| watch.follow(&followed)))
+        watch.as_mut().is_some_and(|watch| watch.follow(&followed))
     }
 
     fn watch(&self) -> Option<Watch> {
