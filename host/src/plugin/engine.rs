@@ -3,6 +3,7 @@
 //! `plugin` has one for the process; `compiler` makes one that runs nothing.
 
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use anyhow::Context;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -12,14 +13,22 @@ use super::{Host, opaque};
 
 /// Instances of all plugins and workers together.
 const INSTANCES: u32 = 1000;
+/// Places that instances have left, and that wait for another one of the same plugin, for each core. Where there are as many,
+/// an instance of another plugin takes the one that has waited longest, and not a new one: each place that was ever used
+/// stays in memory, in part, and each version of a plugin that comes would use new ones.
+const PLACES_KEPT: u32 = 24;
+/// The engine divides places by cores, but not further than this.
+const CORES_APART: usize = 16;
 
 pub(super) fn engine() -> anyhow::Result<Engine> {
+    let cores = available_parallelism().map_or(1, |cores| cores.get().min(CORES_APART) as u32);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(INSTANCES)
         .total_core_instances(INSTANCES * 4)
         .total_memories(INSTANCES)
         .total_tables(INSTANCES * 2)
         .total_stacks(INSTANCES)
+        .max_unused_warm_slots(PLACES_KEPT * cores)
         .table_elements(100_000)
         .max_memory_size(MEMORY_AT_MOST)
         .linear_memory_keep_resident(256 << 10)
