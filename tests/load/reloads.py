@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reloads of fifty routers with a plugin each: every one gives all fifty middlewares other options, so that all are made anew.
 
-Fails if a request fails or is answered without the plugin's stamp, or if more than 4 MiB of memory are gone at the end.
+Fails if a request fails or is answered without the plugin's stamp, or if more than 1 MiB of memory is gone at the end.
 """
 
 import time
@@ -27,7 +27,7 @@ http:
 
 
 def main():
-    options = arguments(__doc__, reloads=1400, routers=50, rate=30, warm_up=100, growth_kib=4096)
+    options = arguments(__doc__, reloads=1400, routers=50, rate=30, warm_up=100, growth_kib=1024)
     [stamps] = components("stamps")
     with Server() as server:
         files = {"routing/a.yaml": routes(server.url, options.routers, 0), "plugins/stamps.wasm": stamps}
