@@ -62,7 +62,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::support::backend::Backend;
 use crate::support::client::{Client, Reply};
@@ -79,7 +79,8 @@ const QUIET: &str = "WEIR_QUIET";
 /// Connections of the neighbour. The system spreads them over the workers: that all are with one of two happens once in
 /// 32,768 times.
 const CONNECTIONS: usize = 16;
-/// How often each of them asks: often enough to see a pause, and too seldom to make the machine busy.
+/// How often each of them asks: often enough to see a pause, and too seldom to make the machine busy. An attack is made as often
+/// at most: what it can do by many requests alone, it needs no plugin for.
 const PACE: Duration = Duration::from_millis(10);
 /// Measured by turns, without and with the attack, so that what the machine does to one it does to the other. Each turn has a
 /// figure of its own, and the median of these counts.
@@ -159,8 +160,9 @@ impl Hostile {
         while before.is_empty() || (before.len() < ROUNDS as usize && begun.elapsed() < turn * ROUNDS * 3) {
             before.push(self.p99(async || tokio::time::sleep(turn).await).await);
             let attacks = async || {
-                let begun = Instant::now();
+                let (begun, mut pace) = (Instant::now(), paced());
                 while begun.elapsed() < turn {
+                    pace.tick().await;
                     attack().await;
                 }
             };
@@ -211,8 +213,7 @@ impl Neighbour {
 /// How long each request took.
 async fn ask_steadily(proxy: SocketAddr, stop: Arc<AtomicBool>) -> Vec<Duration> {
     let mut client = Client::plain(proxy).await;
-    let mut pace = interval(PACE);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pace = paced();
     let mut times = Vec::new();
     while !stop.load(Ordering::SeqCst) {
         pace.tick().await;
@@ -221,6 +222,12 @@ async fn ask_steadily(proxy: SocketAddr, stop: Arc<AtomicBool>) -> Vec<Duration>
         times.push(begun.elapsed());
     }
     times
+}
+
+fn paced() -> Interval {
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pace
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
