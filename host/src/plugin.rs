@@ -116,7 +116,7 @@ pub struct Plugin {
     /// Whether it imports `connection`, so that its calls need an [`Exchange`].
     asks_for_connection: bool,
     /// Whether it imports what tells routers apart, so that its calls need a [`Usage`].
-    counts_by_router: bool,
+    tells_routers_apart: bool,
     pub policy: Policy,
     /// Whether it imports what is granted call by call.
     needs_grants: bool,
@@ -245,9 +245,10 @@ impl Host {
         let name: Arc<str> = name.into();
         let about = about::describe(&name, policy.memory, &pre).await?;
         policy.admits(&name, kind, &imports, &about)?;
-        let asks_for_connection = imports.iter().any(|import| import == "connection");
-        let counts_by_router = imports.iter().any(|import| import == "shared" || import == "metrics");
-        let needs_grants = imports.iter().any(|import| import == "fetch" || import == "secrets");
+        let uses = |names: &[&str]| imports.iter().any(|import| names.contains(&import.as_str()));
+        let asks_for_connection = uses(&["connection"]);
+        let tells_routers_apart = uses(&["connection", "shared", "metrics"]);
+        let needs_grants = uses(&["fetch", "secrets"]);
         let share = Share::new(policy.share);
         Ok(Plugin {
             name,
@@ -256,7 +257,7 @@ impl Host {
             about,
             imports,
             asks_for_connection,
-            counts_by_router,
+            tells_routers_apart,
             policy,
             needs_grants,
             // DNS providers are called on the control runtime.

@@ -206,6 +206,10 @@ impl connection::Host for State {
         self.exchange.as_ref().map(|exchange| exchange.connection.entry_point.to_string()).unwrap_or_default()
     }
 
+    fn router(&mut self) -> String {
+        self.usage.as_ref().map(|usage| usage.router.to_string()).unwrap_or_default()
+    }
+
     fn original_path_with_query(&mut self) -> String {
         self.exchange.as_ref().map(|exchange| exchange.original.to_string()).unwrap_or_default()
     }

@@ -6,10 +6,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use http_body::Body as _;
 
@@ -22,7 +21,7 @@ use super::pool::{Instance, Lease, Pool};
 use super::usage::Cause;
 use super::verdict::{self, OnRequest, OnResponse};
 use super::{Step, body, filter};
-use crate::http::{Body, Connection, Failure, Request, Response};
+use crate::http::{Body, Failure, Request, Response};
 
 /// The most that a guest may hand from its request phase to its response phase.
 const STATE_BYTES_AT_MOST: usize = 4 << 10;
@@ -67,11 +66,9 @@ impl Instances {
         let exchange = plugin.asks_for_connection().then(|| Exchange::of(request));
         let Request { head, connection, hops, .. } = &mut *request;
         let subject = Subject {
-            method: head.method.clone(),
-            authority: head.headers.get(HOST).cloned(),
+            method: &head.method,
+            tls: connection.tls.is_some(),
             uri: &head.uri,
-            connection,
-            router: &step.usage.router,
             headers: named(&head.headers, &plugin.plan.request_headers),
         };
         let instance = lease.enter(&mut head.headers, exchange, *hops);
@@ -236,11 +233,9 @@ impl Instances {
 
 /// What a call is about.
 struct Subject<'a> {
-    method: Method,
-    authority: Option<HeaderValue>,
+    method: &'a Method,
+    tls: bool,
     uri: &'a Uri,
-    connection: &'a Arc<Connection>,
-    router: &'a Arc<str>,
     /// Those that the plan names.
     headers: Vec<Option<HeaderValue>>,
 }
@@ -250,11 +245,8 @@ impl Instance {
         let headers = bytes(&subject.headers);
         let head = wit::RequestHead {
             method: subject.method.as_str(),
-            tls: subject.connection.tls.is_some(),
-            authority: text(subject.authority.as_ref()),
+            tls: subject.tls,
             path_with_query: subject.uri.path_and_query().map_or("/", |target| target.as_str()),
-            client_address: text(Some(&subject.connection.client_address)),
-            router: subject.router,
             headers: &headers,
         };
         in_time(pin!(self.guest.weir_plugin_middleware().call_on_request(&mut self.store, head))).await
@@ -276,12 +268,11 @@ async fn on_request_aside(
     lease: &mut Lease<'_>,
     subject: Subject<'_>,
 ) -> wasmtime::Result<(wit::RequestVerdict, Vec<u8>)> {
-    let Subject { method, authority, uri, connection, router, headers } = subject;
-    let (uri, connection, router) = (uri.clone(), Arc::clone(connection), Arc::clone(router));
+    let Subject { method, tls, uri, headers } = subject;
+    let (method, uri) = (method.clone(), uri.clone());
     let mut instance = lease.hand_over();
     let call = async move {
-        let (uri, connection, router) = (&uri, &connection, &router);
-        let subject = Subject { method, authority, uri, connection, router, headers };
+        let subject = Subject { method: &method, tls, uri: &uri, headers };
         let answer = instance.on_request(&subject).await;
         (instance, answer)
     };
@@ -304,11 +295,6 @@ async fn on_response_aside(
     let (instance, answer) = lease.lane().run(call).await;
     lease.give_back(instance);
     answer
-}
-
-/// A field value as guests get it where the interface has a string; empty if it is missing or no text.
-fn text(value: Option<&HeaderValue>) -> &str {
-    value.and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 fn named(headers: &HeaderMap, names: &[HeaderName]) -> Vec<Option<HeaderValue>> {

@@ -185,7 +185,7 @@ impl Lease<'_> {
         let state = instance.store.data_mut();
         state.headers = std::mem::take(headers);
         state.exchange = exchange;
-        if plugin.counts_by_router {
+        if plugin.tells_routers_apart {
             state.usage = Some(Arc::clone(&self.step.usage));
             state.worker = self.worker;
         }
@@ -248,7 +248,7 @@ impl Lease<'_> {
         let instance = self.instance.as_mut().expect("nothing is resumed after a trap");
         let plugin = &self.step.configured.plugin;
         let state = instance.store.data_mut();
-        if plugin.counts_by_router {
+        if plugin.tells_routers_apart {
             state.usage = Some(Arc::clone(&self.step.usage));
             state.worker = self.worker;
         }

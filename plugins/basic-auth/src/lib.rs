@@ -53,7 +53,7 @@ impl Middleware for BasicAuth {
     }
 
     fn on_request(&self, request: &Request<'_>) -> Decision {
-        let user = request.header("authorization").and_then(|value| self.user(request.router(), &value));
+        let user = request.header("authorization").and_then(|value| self.user(&request.router(), &value));
         user.map_or_else(|| self.refuse(), |user| self.forward(&user))
     }
 }

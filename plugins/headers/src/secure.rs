@@ -75,8 +75,8 @@ impl AllowedHosts {
     /// The refusal if the host is not in the list. Ports count, case does not.
     pub(crate) fn refuse(&self, request: &Request<'_>) -> Option<Reply> {
         let forwarded = self.proxy_headers.iter().find_map(|name| request.header(name).filter(|host| !host.is_empty()));
-        let host = forwarded.as_deref().unwrap_or_else(|| request.authority().as_bytes());
-        if self.hosts.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(host)) {
+        let host = forwarded.or_else(|| request.header("host")).unwrap_or_default();
+        if self.hosts.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(&host)) {
             return None;
         }
         let reply = Reply::new(500)
@@ -87,7 +87,7 @@ impl AllowedHosts {
     }
 
     pub(crate) fn request_headers(&self) -> impl Iterator<Item = &str> {
-        self.proxy_headers.iter().map(String::as_str)
+        self.proxy_headers.iter().map(String::as_str).chain(["host"])
     }
 }
 

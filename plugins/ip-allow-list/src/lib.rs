@@ -45,7 +45,7 @@ impl Middleware for IpAllowList {
     }
 
     fn on_request(&self, request: &Request<'_>) -> Decision {
-        if self.allows(request.client_address()) {
+        if self.allows(&request.client_address()) {
             return Decision::pass();
         }
         self.refusal.clone().into()

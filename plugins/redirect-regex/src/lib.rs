@@ -32,11 +32,11 @@ impl Middleware for RedirectRegex {
     const ABOUT: About = weir_sdk::about!("redirectRegex").config_schema(include_str!("../config.schema.json"));
 
     fn init(config: Config) -> Result<(Self, Plan), Error> {
-        Ok((Self::new(config)?, Plan::new().on_request(&[])))
+        Ok((Self::new(config)?, Plan::new().on_request(&["host"])))
     }
 
     fn on_request(&self, request: &Request<'_>) -> Decision {
-        let Some(location) = self.location(request.tls(), request.authority(), request.path()) else {
+        let Some(location) = self.location(request.tls(), &request.authority(), request.path()) else {
             return Decision::pass();
         };
         let (status, text) = self.status(request.method());
@@ -87,7 +87,7 @@ mod tests {
 
     fn location(regex: &str, replacement: &str, url: &str) -> Option<String> {
         let request = request("GET", url, &[("X-Forwarded-Proto", "https")]);
-        redirection(regex, replacement, false).location(request.tls(), request.authority(), request.path())
+        redirection(regex, replacement, false).location(request.tls(), &request.authority(), request.path())
     }
 
     #[test]

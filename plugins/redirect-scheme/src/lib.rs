@@ -28,12 +28,12 @@ impl Middleware for RedirectScheme {
     const ABOUT: About = weir_sdk::about!("redirectScheme").config_schema(include_str!("../config.schema.json"));
 
     fn init(config: Config) -> Result<(Self, Plan), Error> {
-        Ok((Self::new(config)?, Plan::new().on_request(&["x-forwarded-proto"])))
+        Ok((Self::new(config)?, Plan::new().on_request(&["host", "x-forwarded-proto"])))
     }
 
     fn on_request(&self, request: &Request<'_>) -> Decision {
         let seen = request_scheme(request.header("x-forwarded-proto").as_deref(), request.tls());
-        let Some(location) = self.location(seen, request.authority(), request.path()) else {
+        let Some(location) = self.location(seen, &request.authority(), request.path()) else {
             return Decision::pass();
         };
         let (status, text) = self.status(request.method());
@@ -126,7 +126,7 @@ mod tests {
     fn location(redirection: &RedirectScheme, url: &str, proto: &str) -> Option<String> {
         let request = request("GET", url, &[("X-Forwarded-Proto", proto)]);
         let scheme = request_scheme(request.header("x-forwarded-proto").as_deref(), request.tls());
-        redirection.location(scheme, request.authority(), request.path())
+        redirection.location(scheme, &request.authority(), request.path())
     }
 
     #[test]

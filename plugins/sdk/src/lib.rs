@@ -54,16 +54,16 @@ pub use about::{About, Secret};
 pub use bindings::exports::weir::plugin::middleware::{
     BodyMode, FixedEdit, Plan, RequestVerdict, ResponseVerdict, Transport,
 };
+pub use bindings::weir::plugin::random;
 pub use bindings::weir::plugin::types::{Error, ErrorKind, HeaderEdit, Reply, RequestEdit, ResponseEdit};
-pub use bindings::weir::plugin::{connection, random};
 pub use edit::Decision;
 pub use filter::{BodyFilter, Direction, Header};
 pub use message::{Request, Response};
 
 #[cfg(target_arch = "wasm32")]
-pub use bindings::weir::plugin::{clock, fetch, log, metrics, secrets, shared};
+pub use bindings::weir::plugin::{clock, connection, fetch, log, metrics, secrets, shared};
 #[cfg(not(target_arch = "wasm32"))]
-pub use testing::capabilities::{clock, fetch, log, metrics, secrets, shared};
+pub use testing::capabilities::{clock, connection, fetch, log, metrics, secrets, shared};
 
 /// One configured middleware. The host makes several instances of it and calls each for one request at a time, so that
 /// `RefCell` is enough for state; what must be seen by all instances goes into [`shared`].

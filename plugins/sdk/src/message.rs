@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use crate::bindings::weir::plugin::message;
 use crate::bindings::weir::plugin::types::{RequestHead, ResponseHead};
+use crate::connection;
 
 /// A request on its way to the service.
 pub struct Request<'a> {
@@ -51,10 +52,15 @@ impl<'a> Request<'a> {
         self.head.tls
     }
 
-    /// Host and, where it was sent, port: `example.com:8443`, `[::1]`.
+    /// Host and, where it was sent, port: `example.com:8443`, `[::1]`. It is the header `host`: name that in the plan if you
+    /// always read it.
     #[must_use]
-    pub fn authority(&self) -> &str {
-        &self.head.authority
+    pub fn authority(&self) -> Cow<'_, str> {
+        match self.header("host") {
+            Some(Cow::Borrowed(host)) => String::from_utf8_lossy(host),
+            Some(Cow::Owned(host)) => String::from_utf8(host).unwrap_or_default().into(),
+            None => Cow::Borrowed(""),
+        }
     }
 
     /// Path and query, still percent-encoded: `/a%20b?c=d`.
@@ -63,16 +69,16 @@ impl<'a> Request<'a> {
         &self.head.path_with_query
     }
 
-    /// IP address of the connection, never from a header.
+    /// IP address of the connection, never from a header. The host is asked for it: see [`connection`].
     #[must_use]
-    pub fn client_address(&self) -> &str {
-        &self.head.client_address
+    pub fn client_address(&self) -> String {
+        connection::client().address
     }
 
-    /// The router that was chosen: `dashboard@file`.
+    /// The router that was chosen: `dashboard@file`. The host is asked for it: see [`connection`].
     #[must_use]
-    pub fn router(&self) -> &str {
-        &self.head.router
+    pub fn router(&self) -> String {
+        connection::router()
     }
 
     /// The first field line of that name, which is lower case.

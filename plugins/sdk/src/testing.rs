@@ -1,6 +1,6 @@
 //! What unit tests of a plugin need, which run natively with `cargo test`: messages for a middleware, challenges for a
-//! DNS provider, and a [`Host`] that answers `fetch`, gives variables and time, keeps what is shared and counts. `random` and
-//! `connection` cannot be called from there.
+//! DNS provider, and a [`Host`] that answers `fetch`, gives variables and time, keeps what is shared and counts. `connection`
+//! has the same answers for all requests; `random` cannot be called from there.
 
 #[doc(hidden)]
 pub mod capabilities;
@@ -15,7 +15,8 @@ use crate::{BodyFilter, Direction, Error, Header, Request, Response};
 
 pub use host::{Expected, Host};
 
-/// A request to an absolute `http` or `https` URL, with these field lines, from 192.0.2.1 by the router `test@file`.
+/// A request to an absolute `http` or `https` URL, with these field lines, from 192.0.2.1 by the router `test@file`. The URL says
+/// what `host` is, unless a line does.
 ///
 /// # Panics
 /// If the URL has no scheme.
@@ -26,13 +27,13 @@ pub fn request(method: &str, url: &str, headers: &[(&str, &str)]) -> Request<'st
     let head = RequestHead {
         method: method.to_owned(),
         tls: scheme == "https",
-        authority: authority.to_owned(),
         path_with_query: path.to_owned(),
-        client_address: "192.0.2.1".to_owned(),
-        router: "test@file".to_owned(),
         headers: Vec::new(),
     };
-    Request::new(head, given(headers, &[]))
+    let host = ("host", authority);
+    let is_said = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let lines: Vec<_> = headers.iter().copied().chain((!is_said).then_some(host)).collect();
+    Request::new(head, given(&lines, &[]))
 }
 
 /// A response with these field lines.

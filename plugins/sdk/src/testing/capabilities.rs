@@ -16,6 +16,46 @@ pub mod clock {
     }
 }
 
+pub mod connection {
+    pub use crate::bindings::weir::plugin::connection::Peer;
+
+    /// 192.0.2.1, port 50000.
+    #[must_use]
+    pub fn client() -> Peer {
+        Peer { address: "192.0.2.1".to_owned(), port: 50_000 }
+    }
+
+    /// `web`.
+    #[must_use]
+    pub fn entry_point() -> String {
+        "web".to_owned()
+    }
+
+    /// `test@file`.
+    #[must_use]
+    pub fn router() -> String {
+        "test@file".to_owned()
+    }
+
+    /// `/`.
+    #[must_use]
+    pub fn original_path_with_query() -> String {
+        "/".to_owned()
+    }
+
+    /// None.
+    #[must_use]
+    pub const fn server_name() -> Option<String> {
+        None
+    }
+
+    /// None.
+    #[must_use]
+    pub const fn client_certificates() -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+}
+
 pub mod fetch {
     use crate::Error;
     use crate::testing::host;
