@@ -128,6 +128,26 @@ async fn filters_compose_in_the_order_of_the_chain() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_and_by_which_router_is_told_in_both_phases_and_in_filters() {
+    let backend = echoing().await;
+    let facts = "a@file web 127.0.0.1 /x?y";
+    let tells = "requestFilter: tells, responseFilter: tells";
+    for (middlewares, host) in [
+        (&["{addPrefix: {prefix: /p}}", tells][..], "a.example"),
+        (&["{headers: {customRequestHeaders: {Host: 'inner.example:81'}}}", tells], "inner.example:81"),
+    ] {
+        let proxy = proxy_with(middlewares, &backend.url()).await;
+        for mut client in clients(&proxy).await {
+            let request = Request::post("http://a.example/x?y").body(full(": ")).expect("a good request");
+            let reply = client.send_request(request).await;
+            let told = format!(": {facts}{facts}");
+            assert_eq!((reply.said(), reply.header("x-told")), ((200, told.as_str()), facts));
+            assert_eq!(backend.last().header("x-told"), format!("{host} {facts}"));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_filter_says_which_trailers_go_on() {
     let answer =
         "HTTP/1.1 200 OK\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 7\r\n\r\n";

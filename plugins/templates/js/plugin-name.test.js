@@ -6,10 +6,7 @@ import { description, middleware } from "./plugin-name.js";
 const request = {
   method: "GET",
   tls: false,
-  authority: "localhost",
   pathWithQuery: "/",
-  clientAddress: "192.0.2.1",
-  router: "test@file",
   headers: [],
 };
 

@@ -5,7 +5,7 @@ from componentize_py_types import Err
 from plugin_name import Description, Middleware
 from wit_world.imports.types import HeaderEdit_Set, RequestHead
 
-REQUEST = RequestHead("GET", False, "localhost", "/", "192.0.2.1", "test@file", [])
+REQUEST = RequestHead("GET", False, "/", [])
 
 
 class TheMiddleware(unittest.TestCase):

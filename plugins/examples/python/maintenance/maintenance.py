@@ -5,7 +5,7 @@ import json
 
 import weir
 from timetable import Timetable
-from wit_world.imports import clock
+from wit_world.imports import clock, connection
 
 SCHEMA = """{
   "type": "object",
@@ -75,7 +75,7 @@ class Middleware:
 
     def on_request(self, head):
         seconds = self.timetable.seconds_left(clock.unix_ms() // 1000)
-        if seconds is None or self.is_allowed(head.client_address):
+        if seconds is None or self.is_allowed(connection.client().address):
             return weir.go_on()
         return weir.answer(503, HEADERS | {"retry-after": str(seconds).encode()}, self.page)
 

@@ -9,6 +9,7 @@ from componentize_py_types import Err
 from maintenance import Description, Middleware
 from timetable import Timetable
 from wit_world.exports.middleware import RequestVerdict_Pass
+from wit_world.imports.connection import Peer
 from wit_world.imports.types import RequestHead
 
 
@@ -64,8 +65,11 @@ class TheMiddleware(unittest.TestCase):
     def answer(self, address="198.51.100.7", now="2026-01-05 22:15", config=CONFIG):
         middleware = Middleware()
         middleware.init(json.dumps(config))
-        head = RequestHead("GET", False, "localhost", "/", address, "test@file", [])
-        with mock.patch.object(maintenance.clock, "unix_ms", return_value=at(now) * 1000):
+        head = RequestHead("GET", False, "/", [])
+        with (
+            mock.patch.object(maintenance.clock, "unix_ms", return_value=at(now) * 1000),
+            mock.patch.object(maintenance.connection, "client", return_value=Peer(address, 50000)),
+        ):
             verdict, state = middleware.on_request(head)
         self.assertEqual(state, b"")
         return verdict

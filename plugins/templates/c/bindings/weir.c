@@ -87,6 +87,9 @@ extern void __wasm_import_weir_plugin_connection_client(uint8_t *);
 __attribute__((__import_module__("weir:plugin/connection@0.1.0"), __import_name__("entry-point")))
 extern void __wasm_import_weir_plugin_connection_entry_point(uint8_t *);
 
+__attribute__((__import_module__("weir:plugin/connection@0.1.0"), __import_name__("router")))
+extern void __wasm_import_weir_plugin_connection_router(uint8_t *);
+
 __attribute__((__import_module__("weir:plugin/connection@0.1.0"), __import_name__("original-path-with-query")))
 extern void __wasm_import_weir_plugin_connection_original_path_with_query(uint8_t *);
 
@@ -667,10 +670,7 @@ void weir_plugin_types_list_option_header_value_free(weir_plugin_types_list_opti
 
 void weir_plugin_types_request_head_free(weir_plugin_types_request_head_t *ptr) {
   weir_string_free(&ptr->method);
-  weir_string_free(&ptr->authority);
   weir_string_free(&ptr->path_with_query);
-  weir_string_free(&ptr->client_address);
-  weir_string_free(&ptr->router);
   weir_plugin_types_list_option_header_value_free(&ptr->headers);
 }
 
@@ -1502,6 +1502,14 @@ void weir_plugin_connection_entry_point(weir_string_t *ret) {
   *ret = (weir_string_t) { (uint8_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
 }
 
+void weir_plugin_connection_router(weir_string_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(2*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_weir_plugin_connection_router(ptr);
+  *ret = (weir_string_t) { (uint8_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
+}
+
 void weir_plugin_connection_original_path_with_query(weir_string_t *ret) {
   __attribute__((__aligned__(sizeof(void*))))
   uint8_t ret_area[(2*sizeof(void*))];
@@ -1642,18 +1650,15 @@ uint8_t * __wasm_export_exports_weir_plugin_middleware_init(uint8_t * arg, size_
 }
 
 __attribute__((__export_name__("weir:plugin/middleware@0.1.0#on-request")))
-uint8_t * __wasm_export_exports_weir_plugin_middleware_on_request(uint8_t * arg, size_t arg0, int32_t arg1, uint8_t * arg2, size_t arg3, uint8_t * arg4, size_t arg5, uint8_t * arg6, size_t arg7, uint8_t * arg8, size_t arg9, uint8_t * arg10, size_t arg11) {
-  exports_weir_plugin_middleware_request_head_t arg12 = (weir_plugin_types_request_head_t) {
+uint8_t * __wasm_export_exports_weir_plugin_middleware_on_request(uint8_t * arg, size_t arg0, int32_t arg1, uint8_t * arg2, size_t arg3, uint8_t * arg4, size_t arg5) {
+  exports_weir_plugin_middleware_request_head_t arg6 = (weir_plugin_types_request_head_t) {
     (weir_string_t) (weir_string_t) { (uint8_t*)(arg), (arg0) },
     (bool) arg1,
     (weir_string_t) (weir_string_t) { (uint8_t*)(arg2), (arg3) },
-    (weir_string_t) (weir_string_t) { (uint8_t*)(arg4), (arg5) },
-    (weir_string_t) (weir_string_t) { (uint8_t*)(arg6), (arg7) },
-    (weir_string_t) (weir_string_t) { (uint8_t*)(arg8), (arg9) },
-    (weir_plugin_types_list_option_header_value_t) (weir_plugin_types_list_option_header_value_t) { (weir_plugin_types_option_header_value_t*)(arg10), (arg11) },
+    (weir_plugin_types_list_option_header_value_t) (weir_plugin_types_list_option_header_value_t) { (weir_plugin_types_option_header_value_t*)(arg4), (arg5) },
   };
   exports_weir_plugin_middleware_tuple2_request_verdict_list_u8_t ret;
-  exports_weir_plugin_middleware_on_request(&arg12, &ret);
+  exports_weir_plugin_middleware_on_request(&arg6, &ret);
   uint8_t *ptr = (uint8_t *) &RET_AREA;
   switch ((int32_t) ((ret).f0).tag) {
     case 0: {
@@ -1661,61 +1666,61 @@ uint8_t * __wasm_export_exports_weir_plugin_middleware_on_request(uint8_t * arg,
       break;
     }
     case 1: {
-      const exports_weir_plugin_middleware_request_edit_t *payload13 = &((ret).f0).val.edit;
+      const exports_weir_plugin_middleware_request_edit_t *payload7 = &((ret).f0).val.edit;
       *((int8_t*)(ptr + 0)) = 1;
-      if (((*payload13).method).is_some) {
-        const weir_string_t *payload15 = &((*payload13).method).val;
+      if (((*payload7).method).is_some) {
+        const weir_string_t *payload9 = &((*payload7).method).val;
         *((int8_t*)(ptr + sizeof(void*))) = 1;
-        *((size_t*)(ptr + (3*sizeof(void*)))) = (*payload15).len;
-        *((uint8_t **)(ptr + (2*sizeof(void*)))) = (uint8_t *) (*payload15).ptr;
+        *((size_t*)(ptr + (3*sizeof(void*)))) = (*payload9).len;
+        *((uint8_t **)(ptr + (2*sizeof(void*)))) = (uint8_t *) (*payload9).ptr;
       } else {
         *((int8_t*)(ptr + sizeof(void*))) = 0;
       }
-      if (((*payload13).authority).is_some) {
-        const weir_string_t *payload17 = &((*payload13).authority).val;
+      if (((*payload7).authority).is_some) {
+        const weir_string_t *payload11 = &((*payload7).authority).val;
         *((int8_t*)(ptr + (4*sizeof(void*)))) = 1;
-        *((size_t*)(ptr + (6*sizeof(void*)))) = (*payload17).len;
-        *((uint8_t **)(ptr + (5*sizeof(void*)))) = (uint8_t *) (*payload17).ptr;
+        *((size_t*)(ptr + (6*sizeof(void*)))) = (*payload11).len;
+        *((uint8_t **)(ptr + (5*sizeof(void*)))) = (uint8_t *) (*payload11).ptr;
       } else {
         *((int8_t*)(ptr + (4*sizeof(void*)))) = 0;
       }
-      if (((*payload13).path_with_query).is_some) {
-        const weir_string_t *payload19 = &((*payload13).path_with_query).val;
+      if (((*payload7).path_with_query).is_some) {
+        const weir_string_t *payload13 = &((*payload7).path_with_query).val;
         *((int8_t*)(ptr + (7*sizeof(void*)))) = 1;
-        *((size_t*)(ptr + (9*sizeof(void*)))) = (*payload19).len;
-        *((uint8_t **)(ptr + (8*sizeof(void*)))) = (uint8_t *) (*payload19).ptr;
+        *((size_t*)(ptr + (9*sizeof(void*)))) = (*payload13).len;
+        *((uint8_t **)(ptr + (8*sizeof(void*)))) = (uint8_t *) (*payload13).ptr;
       } else {
         *((int8_t*)(ptr + (7*sizeof(void*)))) = 0;
       }
-      *((size_t*)(ptr + (11*sizeof(void*)))) = ((*payload13).headers).len;
-      *((uint8_t **)(ptr + (10*sizeof(void*)))) = (uint8_t *) ((*payload13).headers).ptr;
-      if (((*payload13).body).is_some) {
-        const weir_list_u8_t *payload24 = &((*payload13).body).val;
+      *((size_t*)(ptr + (11*sizeof(void*)))) = ((*payload7).headers).len;
+      *((uint8_t **)(ptr + (10*sizeof(void*)))) = (uint8_t *) ((*payload7).headers).ptr;
+      if (((*payload7).body).is_some) {
+        const weir_list_u8_t *payload18 = &((*payload7).body).val;
         *((int8_t*)(ptr + (12*sizeof(void*)))) = 1;
-        *((size_t*)(ptr + (14*sizeof(void*)))) = (*payload24).len;
-        *((uint8_t **)(ptr + (13*sizeof(void*)))) = (uint8_t *) (*payload24).ptr;
+        *((size_t*)(ptr + (14*sizeof(void*)))) = (*payload18).len;
+        *((uint8_t **)(ptr + (13*sizeof(void*)))) = (uint8_t *) (*payload18).ptr;
       } else {
         *((int8_t*)(ptr + (12*sizeof(void*)))) = 0;
       }
-      if (((*payload13).filter).is_some) {
-        const weir_list_u8_t *payload26 = &((*payload13).filter).val;
+      if (((*payload7).filter).is_some) {
+        const weir_list_u8_t *payload20 = &((*payload7).filter).val;
         *((int8_t*)(ptr + (15*sizeof(void*)))) = 1;
-        *((size_t*)(ptr + (17*sizeof(void*)))) = (*payload26).len;
-        *((uint8_t **)(ptr + (16*sizeof(void*)))) = (uint8_t *) (*payload26).ptr;
+        *((size_t*)(ptr + (17*sizeof(void*)))) = (*payload20).len;
+        *((uint8_t **)(ptr + (16*sizeof(void*)))) = (uint8_t *) (*payload20).ptr;
       } else {
         *((int8_t*)(ptr + (15*sizeof(void*)))) = 0;
       }
-      *((int32_t*)(ptr + (18*sizeof(void*)))) = (int32_t) ((*payload13).delay_ms);
+      *((int32_t*)(ptr + (18*sizeof(void*)))) = (int32_t) ((*payload7).delay_ms);
       break;
     }
     case 2: {
-      const exports_weir_plugin_middleware_reply_t *payload27 = &((ret).f0).val.reply;
+      const exports_weir_plugin_middleware_reply_t *payload21 = &((ret).f0).val.reply;
       *((int8_t*)(ptr + 0)) = 2;
-      *((int16_t*)(ptr + sizeof(void*))) = (int32_t) ((*payload27).status);
-      *((size_t*)(ptr + (3*sizeof(void*)))) = ((*payload27).headers).len;
-      *((uint8_t **)(ptr + (2*sizeof(void*)))) = (uint8_t *) ((*payload27).headers).ptr;
-      *((size_t*)(ptr + (5*sizeof(void*)))) = ((*payload27).body).len;
-      *((uint8_t **)(ptr + (4*sizeof(void*)))) = (uint8_t *) ((*payload27).body).ptr;
+      *((int16_t*)(ptr + sizeof(void*))) = (int32_t) ((*payload21).status);
+      *((size_t*)(ptr + (3*sizeof(void*)))) = ((*payload21).headers).len;
+      *((uint8_t **)(ptr + (2*sizeof(void*)))) = (uint8_t *) ((*payload21).headers).ptr;
+      *((size_t*)(ptr + (5*sizeof(void*)))) = ((*payload21).body).len;
+      *((uint8_t **)(ptr + (4*sizeof(void*)))) = (uint8_t *) ((*payload21).body).ptr;
       break;
     }
   }

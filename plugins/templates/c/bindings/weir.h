@@ -61,14 +61,8 @@ typedef struct weir_plugin_types_request_head_t {
   // Whether the client reached the proxy over TLS. A trusted `X-Forwarded-Proto` is in that header, which the host
   // always sets (`http`, `https`, `ws`, `wss`) after it removed an untrusted one.
   bool   tls;
-  // Host and, where it was sent, port: `example.com:8443`, `[::1]`. From `Host` or `:authority`.
-  weir_string_t   authority;
   // As sent, still percent-encoded, with `?` and the query where there is one: `/a%20b?c=d`.
   weir_string_t   path_with_query;
-  // IP address of the socket, or of the PROXY protocol; never from a header.
-  weir_string_t   client_address;
-  // The router that was chosen: `dashboard@file`. One plugin instance serves many routers.
-  weir_string_t   router;
   // The values of `plan.request-headers`, in that order: each the first field line of that name, none if absent.
   weir_plugin_types_list_option_header_value_t   headers;
 } weir_plugin_types_request_head_t;
@@ -565,6 +559,8 @@ extern uint64_t weir_plugin_random_next(void);
 extern void weir_plugin_connection_client(weir_plugin_connection_peer_t *ret);
 // Name of the entry point that accepted the connection.
 extern void weir_plugin_connection_entry_point(weir_string_t *ret);
+// The router that was chosen: router() = "dashboard@file". One plugin instance serves many routers.
+extern void weir_plugin_connection_router(weir_string_t *ret);
 // As the client sent it, before any middleware.
 extern void weir_plugin_connection_original_path_with_query(weir_string_t *ret);
 // The SNI of the TLS handshake; none without TLS or without SNI.

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use serde::Deserialize;
 use weir_sdk::{
     About, BodyFilter, BodyMode, Decision, Direction, Error, ErrorKind, Header, Middleware, Plan, Request, RequestEdit,
-    Response, ResponseEdit, ResponseVerdict,
+    Response, ResponseEdit, ResponseVerdict, connection,
 };
 
 pub struct Bodies(Config);
@@ -57,6 +57,9 @@ impl Middleware for Bodies {
             edit = edit.body(text.as_bytes());
         }
         if let Some(how) = &self.0.request_filter {
+            if how == "tells" {
+                edit = edit.set("x-told", format!("{} {}", request.authority(), facts()));
+            }
             edit = edit.filter(how.as_bytes());
         }
         edit.into()
@@ -68,6 +71,9 @@ impl Middleware for Bodies {
             edit = edit.body(text.as_bytes());
         }
         if let Some(how) = &self.0.response_filter {
+            if how == "tells" {
+                edit = edit.set("x-told", facts());
+            }
             edit = edit.append("trailer", "x-count").filter(how.as_bytes());
         }
         edit.into()
@@ -81,6 +87,12 @@ fn mode(peek: Option<u32>, buffered: Option<u64>) -> BodyMode {
 /// Length, whether it is all, and how it begins.
 fn seen(body: &[u8], is_complete: bool) -> String {
     format!("{} {is_complete} {}", body.len(), String::from_utf8_lossy(&body[..body.len().min(8)]))
+}
+
+/// Who asks, and by which way.
+fn facts() -> String {
+    let (router, entry_point) = (connection::router(), connection::entry_point());
+    format!("{router} {entry_point} {} {}", connection::client().address, connection::original_path_with_query())
 }
 
 pub struct Filter {
@@ -119,6 +131,7 @@ impl BodyFilter for Filter {
     fn end(self, mut trailers: Vec<Header>) -> Result<(Vec<u8>, Vec<Header>), Error> {
         match self.how.as_str() {
             "marks" => Ok((self.mark.into_bytes(), trailers)),
+            "tells" => Ok((facts().into_bytes(), trailers)),
             "counts" => {
                 for (_, value) in &mut trailers {
                     value.push(b'!');

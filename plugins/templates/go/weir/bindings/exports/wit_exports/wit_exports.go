@@ -338,17 +338,14 @@ func wasm_export_post_return_weir_plugin_middleware_init(result uintptr) {
 }
 
 //go:wasmexport weir:plugin/middleware@0.1.0#on-request
-func wasm_export_weir_plugin_middleware_on_request(arg0 uintptr, arg1 uint32, arg2 int32, arg3 uintptr, arg4 uint32, arg5 uintptr, arg6 uint32, arg7 uintptr, arg8 uint32, arg9 uintptr, arg10 uint32, arg11 uintptr, arg12 uint32) uintptr {
+func wasm_export_weir_plugin_middleware_on_request(arg0 uintptr, arg1 uint32, arg2 int32, arg3 uintptr, arg4 uint32, arg5 uintptr, arg6 uint32) uintptr {
 
 	pinner := &syncExportPinner
 	value := unsafe.String((*uint8)(unsafe.Pointer(arg0)), arg1)
 	value0 := unsafe.String((*uint8)(unsafe.Pointer(arg3)), arg4)
-	value1 := unsafe.String((*uint8)(unsafe.Pointer(arg5)), arg6)
-	value2 := unsafe.String((*uint8)(unsafe.Pointer(arg7)), arg8)
-	value3 := unsafe.String((*uint8)(unsafe.Pointer(arg9)), arg10)
-	result := make([]witTypes.Option[[]uint8], 0, arg12)
-	for index := 0; index < int(arg12); index++ {
-		base := unsafe.Add(unsafe.Pointer(arg11), index*(3*4))
+	result := make([]witTypes.Option[[]uint8], 0, arg6)
+	for index := 0; index < int(arg6); index++ {
+		base := unsafe.Add(unsafe.Pointer(arg5), index*(3*4))
 		var option witTypes.Option[[]uint8]
 		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 0))) {
 		case 0:
@@ -366,7 +363,7 @@ func wasm_export_weir_plugin_middleware_on_request(arg0 uintptr, arg1 uint32, ar
 	}
 
 	witRuntime.Unpin()
-	result6, result7 := export_weir_plugin_middleware.OnRequest(weir_plugin_types.RequestHead{Method: value, Tls: (arg2 != 0), Authority: value0, PathWithQuery: value1, ClientAddress: value2, Router: value3, Headers: result})
+	result6, result7 := export_weir_plugin_middleware.OnRequest(weir_plugin_types.RequestHead{Method: value, Tls: (arg2 != 0), PathWithQuery: value0, Headers: result})
 	result5 := witTypes.Tuple2[weir_plugin_middleware.RequestVerdict, []uint8]{F0: result6, F1: result7}
 
 	switch (result5).F0.Tag() {

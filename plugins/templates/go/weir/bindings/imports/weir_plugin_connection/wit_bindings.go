@@ -49,6 +49,21 @@ func EntryPoint() string {
 
 }
 
+//go:wasmimport weir:plugin/connection@0.1.0 router
+func wasm_import_router(arg0 uintptr)
+
+func Router() string {
+	pinner := &runtime.Pinner{}
+	defer pinner.Unpin()
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, (2 * 4), 4))
+	wasm_import_router(returnArea)
+	value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4)))
+	result := value
+	return result
+
+}
+
 //go:wasmimport weir:plugin/connection@0.1.0 original-path-with-query
 func wasm_import_original_path_with_query(arg0 uintptr)
 

@@ -25,14 +25,8 @@ type RequestHead struct {
 	// Whether the client reached the proxy over TLS. A trusted `X-Forwarded-Proto` is in that header, which the host
 	// always sets (`http`, `https`, `ws`, `wss`) after it removed an untrusted one.
 	Tls bool
-	// Host and, where it was sent, port: `example.com:8443`, `[::1]`. From `Host` or `:authority`.
-	Authority string
 	// As sent, still percent-encoded, with `?` and the query where there is one: `/a%20b?c=d`.
 	PathWithQuery string
-	// IP address of the socket, or of the PROXY protocol; never from a header.
-	ClientAddress string
-	// The router that was chosen: `dashboard@file`. One plugin instance serves many routers.
-	Router string
 	// The values of `plan.request-headers`, in that order: each the first field line of that name, none if absent.
 	Headers []witTypes.Option[[]uint8]
 }
