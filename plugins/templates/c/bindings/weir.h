@@ -29,16 +29,18 @@ typedef struct {
   weir_string_t val;
 } weir_option_string_t;
 
-// A field name of RFC 9110, in lower case: `x-forwarded-proto`.
+// A field name of RFC 9110, section 5.1, in lower case: `x-forwarded-proto`. Capitals are taken as small letters; a name
+// that HTTP does not allow is a failure where it is to be written, and is absent where it is asked for.
 typedef weir_string_t weir_plugin_types_header_name_t;
 
-// A field value. Bytes, since a value need not be UTF-8; no CR, LF or NUL in what a plugin sets.
+// A field value. Bytes, since a value need not be UTF-8. What a plugin sets has no control characters but the tab: no CR,
+// LF or NUL, which would be a failure.
 typedef struct weir_plugin_types_header_value_t {
   uint8_t   *ptr;
   size_t len;
 } weir_plugin_types_header_value_t;
 
-// One field line.
+// One field line: ("x-user", "anna").
 typedef struct weir_plugin_types_header_t {
   weir_plugin_types_header_name_t   f0;
   weir_plugin_types_header_value_t   f1;
@@ -54,28 +56,38 @@ typedef struct {
   size_t len;
 } weir_plugin_types_list_option_header_value_t;
 
-// The request as the middlewares before this one left it.
+// The request as the middlewares before this one left it. Host and port are the header `host`; `connection` has the
+// client's address and the router, for those who ask. For example {method: "GET", tls: true, path-with-query: "/a?b",
+// headers: [some("example.com")]} where the plan names `host`.
 typedef struct weir_plugin_types_request_head_t {
   // As sent: `GET`. Methods are case-sensitive.
   weir_string_t   method;
   // Whether the client reached the proxy over TLS. A trusted `X-Forwarded-Proto` is in that header, which the host
   // always sets (`http`, `https`, `ws`, `wss`) after it removed an untrusted one.
   bool   tls;
-  // As sent, still percent-encoded, with `?` and the query where there is one: `/a%20b?c=d`.
+  // Percent-encoded, with `?` and the query where there is one: `/a%20b?c=d`. In one normal form: dot segments are
+  // resolved, letters and digits are not encoded, encodings are in capitals, parameters are split by `&`.
+  // Host and port are not in it, whatever the client sent: they are the header `host`.
   weir_string_t   path_with_query;
   // The values of `plan.request-headers`, in that order: each the first field line of that name, none if absent.
   weir_plugin_types_list_option_header_value_t   headers;
 } weir_plugin_types_request_head_t;
 
-// The response as the service, or the middlewares behind this one, made it.
+// The response as the service, or the middlewares behind this one, made it. For example {status: 404, headers: []}.
 typedef struct weir_plugin_types_response_head_t {
-  // Never 1xx, but for 101.
+  // Never 1xx: the head of an upgrade (101) goes to the client as it is, without a call.
   uint16_t   status;
   // The values of `plan.response-headers`, in that order: each the first field line of that name, none if absent.
   weir_plugin_types_list_option_header_value_t   headers;
 } weir_plugin_types_response_head_t;
 
-// One change to the field lines of a message. A name or value that HTTP does not allow is a failure of the plugin.
+// One change to the field lines of a message. An answer may have 100 of them, with 128 KiB in all: names and values of
+// what is set and appended, and 32 bytes for each edit.
+// 
+// Failures: more than that; a name or value that HTTP does not allow; fields that are the host's (`connection`,
+// `content-length`, `keep-alive`, `proxy-connection`, `te`, `transfer-encoding`, `upgrade`); a `trailer` that names what no
+// trailer may be; on a request, without the grant `allow.forwardingHeaders`, `host`, `forwarded`, `x-forwarded-…` and
+// `x-real-ip`, which servers believe.
 typedef struct weir_plugin_types_header_edit_t {
   uint8_t tag;
   union {
@@ -85,11 +97,13 @@ typedef struct weir_plugin_types_header_edit_t {
   } val;
 } weir_plugin_types_header_edit_t;
 
-// Replaces all lines of that name by this one. `host` on a request sets the authority that goes to the server.
+// Replaces all lines of that name by this one: set(("x-user", "anna")). On a request, lines whose names a server may take
+// for the same (`x_user`) go too. `host` on a request sets the authority that goes to the server.
 #define WEIR_PLUGIN_TYPES_HEADER_EDIT_SET 0
-// Adds a line after those there are.
+// Adds a line after those there are: append(("vary", "origin")). Not for `host` of a request.
 #define WEIR_PLUGIN_TYPES_HEADER_EDIT_APPEND 1
-// Deletes all lines of that name. Once a request's `x-forwarded-for` is removed the host does not add it again.
+// Deletes all lines of that name, on a request in any spelling as `set` does: remove("server"). Not for `host` of a
+// request. Once a request's `x-forwarded-for` is removed the host does not add it again.
 #define WEIR_PLUGIN_TYPES_HEADER_EDIT_REMOVE 2
 
 typedef struct {
@@ -102,13 +116,15 @@ typedef struct {
   size_t len;
 } weir_list_u8_t;
 
-// An answer in place of the service's, or of the response at hand.
+// An answer in place of the service's, or of the response at hand. For example {status: 403, headers: [("content-type",
+// "text/plain")], body: "no"}.
 typedef struct weir_plugin_types_reply_t {
-  // 200 to 599.
+  // 200 to 599; any other is a failure.
   uint16_t   status;
-  // The host adds `Date` and `Content-Length`, and leaves the body out where HTTP says so (HEAD, 204, 304).
+  // The host adds `Date` and `Content-Length`, and leaves the body out where HTTP says so (HEAD, 204, 304). At most 100,
+  // with 128 KiB in all; names and values as for `header-edit`.
   weir_plugin_types_list_header_t   headers;
-  // All of it; may be empty.
+  // All of it; may be empty. At most 1.5 MiB with all else that is handed over.
   weir_list_u8_t   body;
 } weir_plugin_types_reply_t;
 
@@ -122,20 +138,25 @@ typedef struct {
   weir_list_u8_t val;
 } weir_option_list_u8_t;
 
-// What to change before the request goes on; `none` and empty lists change nothing.
+// What to change before the request goes on; `none` and empty lists change nothing. A field that cannot be used is a
+// failure. For example {path-with-query: some("/v2/a"), headers: [set(("x-version", "2"))], delay-ms: 0, the others: none}.
 typedef struct weir_plugin_types_request_edit_t {
+  // Any method (`GET`, `PURGE`) but CONNECT. Its case counts.
   weir_option_string_t   method;
-  // Host and optional port that the later middlewares and the server see.
+  // Host and optional port that the later middlewares and the server see: `b.example:8080`. Needs the grant
+  // `allow.forwardingHeaders`.
   weir_option_string_t   authority;
-  // Starts with `/`, percent-encoded. The router stays the one that was chosen.
+  // Starts with `/`, percent-encoded: `/a%20b?c=d`. The router stays the one that was chosen.
   weir_option_string_t   path_with_query;
-  // Applied in order.
+  // Applied in order, at most 100.
   weir_plugin_types_list_header_edit_t   headers;
-  // Replaces the body.
+  // Replaces the body; the host sets Content-Length. At most 1.5 MiB with all else that is handed over.
   weir_option_list_u8_t   body;
-  // Streams the body through a filter that starts with this state, at most 4 KiB (world `body-plugin`).
+  // Streams the body, or the one that replaces it, through a filter that starts with this state, at most 4 KiB (world
+  // `body-plugin`; asking for it without that export is a failure). A request without content is not filtered.
   weir_option_list_u8_t   filter;
-  // Milliseconds that the host waits before it goes on, 0 for none; no instance is held meanwhile.
+  // Milliseconds that the host waits before it goes on, 0 for none; no instance is held meanwhile. There is no upper limit
+  // but that a client may not wait so long.
   uint32_t   delay_ms;
 } weir_plugin_types_request_edit_t;
 
@@ -144,19 +165,23 @@ typedef struct {
   uint16_t val;
 } weir_option_u16_t;
 
-// What to change before the response goes on; `none` and empty lists change nothing.
+// What to change before the response goes on; `none` and empty lists change nothing. For example {status: some(404),
+// headers: [remove("server")], body: some("not here"), filter: none}. A field that cannot be used is a failure.
 typedef struct weir_plugin_types_response_edit_t {
   // 200 to 599.
   weir_option_u16_t   status;
-  // Applied in order.
+  // Applied in order, at most 100.
   weir_plugin_types_list_header_edit_t   headers;
-  // Replaces the body.
+  // Replaces the body; the host sets Content-Length. At most 1.5 MiB with all else that is handed over.
   weir_option_list_u8_t   body;
-  // Streams the body through a filter that starts with this state, at most 4 KiB (world `body-plugin`).
+  // Streams the body, or the one that replaces it, through a filter that starts with this state, at most 4 KiB (world
+  // `body-plugin`; asking for it without that export is a failure). A response without content (to HEAD, 204, 304, of
+  // length 0) is not filtered.
   weir_option_list_u8_t   filter;
 } weir_plugin_types_response_edit_t;
 
-// What went wrong, for callers that act on it; the message is for people.
+// What went wrong, for callers that act on it; the message is for people. Of a middleware the host takes any kind alike. Of
+// `dns01.present` it takes internal, timeout and unavailable to mean that the record may be there, and cleans up.
 typedef uint8_t weir_plugin_types_error_kind_t;
 
 // The plugin's configuration cannot be used; retrying does not help.
@@ -185,12 +210,16 @@ typedef struct {
   uint64_t val;
 } weir_option_u64_t;
 
-// A failure that was foreseen.
+// A failure that was foreseen. For example {kind: invalid-config, message: "use the prefix `a`: begin it with `/`",
+// retry-after-ms: none}.
 typedef struct weir_plugin_types_error_t {
+  // For the host and other callers.
   weir_plugin_types_error_kind_t   kind;
-  // Lower case, no full stop, no secrets: `user "bob": the hash kind is not supported`.
+  // Lower case, no full stop, no secrets: ``read the users: `bob` has a hash of an unknown kind``. Of DNS providers and
+  // filters 1,000 characters are shown.
   weir_string_t   message;
-  // Milliseconds after which another try makes sense; none if unknown.
+  // Milliseconds after which another try makes sense; none if unknown. The host follows it for DNS providers alone, and
+  // takes more than a day for a day. In errors of the host it is none.
   weir_option_u64_t   retry_after_ms;
 } weir_plugin_types_error_t;
 
@@ -199,11 +228,11 @@ typedef weir_plugin_types_error_t weir_plugin_shared_error_t;
 // Who shares it.
 typedef uint8_t weir_plugin_shared_scope_t;
 
-// All uses of the plugin.
+// All middlewares that are made of the plugin.
 #define WEIR_PLUGIN_SHARED_SCOPE_PLUGIN 0
-// One configured middleware.
+// One configured middleware, on all its routers. What it keeps ends when the middleware is removed.
 #define WEIR_PLUGIN_SHARED_SCOPE_MIDDLEWARE 1
-// One configured middleware on one router.
+// One configured middleware on one router. What it keeps ends when the middleware is no longer on the router.
 #define WEIR_PLUGIN_SHARED_SCOPE_ROUTER 2
 
 typedef struct {
@@ -233,14 +262,18 @@ typedef weir_plugin_types_header_t weir_plugin_fetch_header_t;
 
 typedef weir_plugin_types_error_t weir_plugin_fetch_error_t;
 
-// PEM texts, not file names; `none` takes the platform's roots and no client certificate.
+// PEM texts, not file names. For example {ca: some("-----BEGIN CERTIFICATE-----…"), certificate: none, key: none,
+// server-name: none, insecure-skip-verify: false} for a server with a root of its own.
 typedef struct weir_plugin_fetch_client_tls_t {
   // Roots to trust in place of the platform's.
   weir_option_string_t   ca;
+  // The client's, with those that lead to its root behind it. With `key`, or both are none.
   weir_option_string_t   certificate;
+  // That of `certificate`.
   weir_option_string_t   key;
   // SNI and name to verify, if not the host of the URL.
   weir_option_string_t   server_name;
+  // Whether to talk to whoever answers. For trying alone.
   bool   insecure_skip_verify;
 } weir_plugin_fetch_client_tls_t;
 
@@ -254,22 +287,34 @@ typedef struct {
   weir_plugin_fetch_client_tls_t val;
 } weir_plugin_fetch_option_client_tls_t;
 
+// For example {method: "GET", url: "https://id.example/jwks", headers: [("accept", "application/json")], body: [],
+// timeout-ms: 2000, max-body: 65536, tls: none}.
 typedef struct weir_plugin_fetch_request_t {
+  // Any method but CONNECT and TRACE. Its case counts.
   weir_string_t   method;
-  // Absolute, http or https.
+  // Absolute, http or https, without user and password.
   weir_string_t   url;
+  // At most 100. The host sets `host`, `user-agent` and what frames the message; `connection`, `content-length`, `expect`,
+  // `host`, `keep-alive`, `proxy-…`, `te`, `trailer`, `transfer-encoding` and `upgrade` are the error internal.
   weir_plugin_fetch_list_header_t   headers;
+  // At most 1 MiB.
   weir_list_u8_t   body;
-  // Milliseconds for the whole exchange.
+  // Milliseconds for the whole exchange. 0 stands for the 5 s that a middleware has at most (`limits.fetch`), or for 30 s of
+  // a DNS provider. Nobody has longer than the call.
   uint32_t   timeout_ms;
-  // Bytes of the response's body; more is the error too-large.
+  // Bytes of the response's body, of which the host takes at most 4 MiB; more is the error too-large.
   uint32_t   max_body;
+  // None takes the platform's roots and no client certificate.
   weir_plugin_fetch_option_client_tls_t   tls;
 } weir_plugin_fetch_request_t;
 
+// For example {status: 200, headers: [("content-type", "application/json")], body: "{}"}.
 typedef struct weir_plugin_fetch_response_t {
+  // Never 1xx.
   uint16_t   status;
+  // All field lines, in the order received.
   weir_plugin_fetch_list_header_t   headers;
+  // As it was sent: no Content-Encoding is decoded.
   weir_list_u8_t   body;
 } weir_plugin_fetch_response_t;
 
@@ -312,17 +357,23 @@ typedef struct {
   size_t len;
 } weir_plugin_message_list_header_t;
 
+// How much it matters.
 typedef uint8_t weir_plugin_log_level_t;
 
+// For who looks for a fault; not written unless `log.level` says so.
 #define WEIR_PLUGIN_LOG_LEVEL_DEBUG 0
+// What happens as it should.
 #define WEIR_PLUGIN_LOG_LEVEL_INFO 1
+// What an administrator should look at some time.
 #define WEIR_PLUGIN_LOG_LEVEL_WARN 2
+// What does not work.
 #define WEIR_PLUGIN_LOG_LEVEL_ERROR 3
 
-// One end of the connection.
+// One end of the connection: {address: "192.0.2.1", port: 50000}.
 typedef struct weir_plugin_connection_peer_t {
-  // IPv4 or IPv6 address, without brackets or zone.
+  // IPv4 or IPv6 address, without port, brackets or zone: `192.0.2.1`, `2001:db8::1`.
   weir_string_t   address;
+  // 1 to 65535.
   uint16_t   port;
 } weir_plugin_connection_peer_t;
 
@@ -331,14 +382,16 @@ typedef struct {
   size_t len;
 } weir_list_list_u8_t;
 
-// A secret by name.
+// A secret by name: {name: "API_TOKEN", required: true, url: false}.
 typedef struct exports_weir_plugin_description_variable_t {
-  // Like an environment variable: `CLOUDFLARE_API_TOKEN`.
+  // Like an environment variable: `CLOUDFLARE_API_TOKEN`. Capital letters, digits and `_`, no digit first, at most 128
+  // bytes, each name once.
   weir_string_t   name;
-  // Whether the plugin cannot work without it.
+  // Whether the plugin cannot work without it: a middleware is not loaded before `allow.secrets` grants it, a DNS provider
+  // is not started before it is set.
   bool   required;
-  // Whether its value is a URL, such as a provider's base address: `fetch` may then reach its origin, even one that
-  // is private, in place of `about.origins`.
+  // Whether its value is a URL, such as a provider's base address: `fetch` of a DNS provider may then reach its origin,
+  // even one that is private, in place of `about.origins`. Of no effect for a middleware.
   bool   url;
 } exports_weir_plugin_description_variable_t;
 
@@ -352,28 +405,36 @@ typedef struct {
   size_t len;
 } exports_weir_plugin_description_list_variable_t;
 
+// For example {name: "addPrefix", version: "1.0.0", summary: "Puts a prefix before the path", config-schema:
+// `{"properties": {"prefix": {"type": "string"}}, "required": ["prefix"]}`, the others: [], guards: false}.
 typedef struct exports_weir_plugin_description_about_t {
-  // The name used in configuration files, camelCase: `redirectScheme`.
+  // The name that it is meant to have in configuration files, camelCase: `redirectScheme`. The host goes by the name of
+  // the file.
   weir_string_t   name;
-  // Semantic version of the plugin.
+  // Semantic version of the plugin: `1.0.0`. 64 characters are shown.
   weir_string_t   version;
-  // One sentence for lists.
+  // One sentence for lists. 500 characters are shown.
   weir_string_t   summary;
-  // JSON Schema of the configuration; of its keywords type, properties, required, items, additionalProperties, enum,
-  // minimum, default and description. With it the host turns YAML into JSON as Traefik would (keys in any case,
-  // comma-separated lists, quoted numbers) and validates before `init`. It fills in no defaults.
+  // JSON Schema of the configuration; of its keywords count type, properties, required, items, additionalProperties, enum,
+  // minimum and maximum, and for lists description. With it the host turns YAML into JSON as Traefik would (keys in any
+  // case, comma-separated lists, quoted numbers) and validates before `init`. It fills in no defaults. Empty: any options.
+  // What is no JSON keeps the plugin from being loaded.
   weir_string_t   config_schema;
-  // JSON pointers (RFC 6901) into the configuration: file names whose text the host reads, watches and puts in their
-  // place. A file that cannot be read is an error before `init`.
+  // JSON pointers (RFC 6901) into the configuration, such as `/usersFile`: file names whose text (UTF-8) the host reads,
+  // watches and puts in their place. What is not there or empty is left alone. A file that cannot be read is an error
+  // before `init`. All options together have at most 1 MiB as JSON.
   weir_list_string_t   files;
-  // JSON pointers into the configuration: addresses that `fetch` may reach.
+  // JSON pointers into the configuration, such as `/jwksUrl`: addresses that `fetch` may reach without a grant. What is not
+  // there or empty is left alone; what is no http or https URL is an error before `init`. For middlewares.
   weir_list_string_t   urls;
-  // Names that `secrets` will be asked for.
+  // Names that `secrets` will be asked for, at most 64.
   exports_weir_plugin_description_list_variable_t   variables;
-  // Origins (scheme://host:port) that `fetch` wants to reach whatever the configuration.
+  // Origins that `fetch` wants to reach whatever the configuration, at most 64: `https://api.example.com`,
+  // `http://10.0.0.1:8080`, without a path. A middleware is not loaded before `allow.fetch` grants each; a DNS provider
+  // reaches those that are on the public internet.
   weir_list_string_t   origins;
-  // Whether it decides who may pass, as a password does. Such a middleware is never left out: where it fails the
-  // request is denied, whatever `onFailure` says.
+  // Whether it decides who may pass, as a password does. Such a middleware is never left out: where it fails the request is
+  // denied, and with `onFailure: bypass` in the install file it is not loaded.
   bool   guards;
 } exports_weir_plugin_description_about_t;
 
@@ -393,7 +454,7 @@ typedef weir_plugin_types_header_name_t exports_weir_plugin_middleware_header_na
 
 typedef weir_plugin_types_header_edit_t exports_weir_plugin_middleware_header_edit_t;
 
-// The calls that are wanted for each request.
+// The calls that are wanted for each request: {request}, {request, response}.
 typedef uint8_t exports_weir_plugin_middleware_phases_t;
 
 // `on-request`
@@ -404,17 +465,24 @@ typedef uint8_t exports_weir_plugin_middleware_phases_t;
 // Which requests a fixed edit is for, by how the client reached the proxy (`request-head.tls`).
 typedef uint8_t exports_weir_plugin_middleware_transport_t;
 
+// All.
 #define EXPORTS_WEIR_PLUGIN_MIDDLEWARE_TRANSPORT_ANY 0
+// Those without TLS.
 #define EXPORTS_WEIR_PLUGIN_MIDDLEWARE_TRANSPORT_PLAIN 1
+// Those over TLS.
 #define EXPORTS_WEIR_PLUGIN_MIDDLEWARE_TRANSPORT_TLS 2
 
-// An edit that the host applies by itself.
+// An edit that the host applies by itself: {edit: set(("strict-transport-security", "max-age=31536000")), on: tls}.
 typedef struct exports_weir_plugin_middleware_fixed_edit_t {
+  // As in an answer; one that cannot be used is an error of `init`.
   exports_weir_plugin_middleware_header_edit_t   edit;
+  // Of a response, by how the client's request came.
   exports_weir_plugin_middleware_transport_t   on;
 } exports_weir_plugin_middleware_fixed_edit_t;
 
-// How much of a body is at hand when the call comes. Nothing is buffered unasked.
+// How much of a body is at hand when the call comes. Nothing is buffered unasked. The call waits for it, without an
+// instance, and so does everything behind it: both sides of a conversation may wait for ever. The administrator may
+// allow fewer bytes than are asked for, 1 MiB if nothing else is said.
 typedef struct exports_weir_plugin_middleware_body_mode_t {
   uint8_t tag;
   union {
@@ -423,10 +491,12 @@ typedef struct exports_weir_plugin_middleware_body_mode_t {
   } val;
 } exports_weir_plugin_middleware_body_mode_t;
 
+// Nothing; `message.body` is empty.
 #define EXPORTS_WEIR_PLUGIN_MIDDLEWARE_BODY_MODE_NONE 0
-// Up to so many bytes; the rest streams on.
+// Up to so many bytes, or up to the end; the rest streams on. `peek(512)` is enough to tell what it is; 0 is `none`.
 #define EXPORTS_WEIR_PLUGIN_MIDDLEWARE_BODY_MODE_PEEK 1
-// All of it, up to so many bytes; more is refused with 413 (request) or 502 (response).
+// All of it, up to so many bytes; more is refused with 413 (request) or 502 (response), at once where Content-Length
+// says so. `buffered(65536)` for a form.
 #define EXPORTS_WEIR_PLUGIN_MIDDLEWARE_BODY_MODE_BUFFERED 2
 
 typedef struct {
@@ -439,7 +509,9 @@ typedef struct {
   size_t len;
 } exports_weir_plugin_middleware_list_header_name_t;
 
-// What this configuration needs of the host. The plan of the first `init` holds for all instances.
+// What this configuration needs of the host. The plan of the first `init` holds for all instances. For example {phases:
+// {request}, request-headers: ["authorization"], request-body: none, response-body: none, the others: []}. What cannot be
+// used, such as a body without the call that reads it, is an error of `init`.
 typedef struct exports_weir_plugin_middleware_plan_t {
   // Without a phase the call is not made, which costs nothing.
   exports_weir_plugin_middleware_phases_t   phases;
@@ -447,14 +519,18 @@ typedef struct exports_weir_plugin_middleware_plan_t {
   exports_weir_plugin_middleware_list_fixed_edit_t   request_edits;
   // Edits that hold for every response: applied in order, before `on-response` is called. Not for own replies.
   exports_weir_plugin_middleware_list_fixed_edit_t   response_edits;
-  // Headers to hand over with `on-request`; name the few you always read.
+  // Headers to hand over with `on-request`, in the order of `request-head.headers`; name the few you always read, such as
+  // `host` for the authority (see `message.get`).
   exports_weir_plugin_middleware_list_header_name_t   request_headers;
-  // Headers to hand over with `on-response`.
+  // Headers to hand over with `on-response`, in the order of `response-head.headers`.
   exports_weir_plugin_middleware_list_header_name_t   response_headers;
+  // With `on-request` alone. An upgrade to a websocket has no content.
   exports_weir_plugin_middleware_body_mode_t   request_body;
+  // With `on-response` alone. A response to HEAD, 204 and 304 have no content, and are complete.
   exports_weir_plugin_middleware_body_mode_t   response_body;
 } exports_weir_plugin_middleware_plan_t;
 
+// What becomes of the request: pass, edit({…}), reply({status: 403, …}).
 typedef struct exports_weir_plugin_middleware_request_verdict_t {
   uint8_t tag;
   union {
@@ -470,6 +546,7 @@ typedef struct exports_weir_plugin_middleware_request_verdict_t {
 // Goes back to the client through the middlewares before this one.
 #define EXPORTS_WEIR_PLUGIN_MIDDLEWARE_REQUEST_VERDICT_REPLY 2
 
+// What becomes of the response: pass, edit({…}), reply({status: 502, …}).
 typedef struct exports_weir_plugin_middleware_response_verdict_t {
   uint8_t tag;
   union {
@@ -499,73 +576,106 @@ typedef struct {
 } exports_weir_plugin_middleware_tuple2_request_verdict_list_u8_t;
 
 // Imported Functions from `weir:plugin/metrics@0.1.0`
+// Adds to a counter, which starts at 0 and stays at the end of 64 bits; adding 0 makes it known. Its name ends in `_total`,
+// whether or not that is given. For example add("refused", 1, [("reason", "rate")]) for each request that is refused.
 extern void weir_plugin_metrics_add(weir_string_t *counter, uint64_t by, weir_list_tuple2_string_string_t *labels);
-// Seconds or bytes, by Prometheus' custom.
+// Notes one value in a histogram. Its classes end at 5 ms to 10 s, as in Prometheus' own libraries, for values in seconds;
+// where the name ends in `_bytes`, at 64 bytes to 16 MiB. What is not finite is dropped, and so is a name that ends in
+// `_total`, `_bucket`, `_count` or `_sum`. For example observe("lookup_seconds", 0.012, []).
 extern void weir_plugin_metrics_observe(weir_string_t *histogram, double value, weir_list_tuple2_string_string_t *labels);
 
 // Imported Functions from `weir:plugin/secrets@0.1.0`
-// None if it is not set, not granted or not named in `about.variables`.
+// None if it is not set or not granted; name it in `about.variables`, or a DNS provider never gets it. At most 64 KiB where
+// it comes from a file, without the line breaks at its end. It stays the same for the life of a middleware's instance, from
+// `init` on. For example get("API_TOKEN") = some("s3cr3t").
 extern bool weir_plugin_secrets_get(weir_string_t *name, weir_string_t *ret);
 
 // Imported Functions from `weir:plugin/shared@0.1.0`
-// None if it was never set or has expired.
+// None if it was never set, has expired or had to make room. A counter reads as its decimal digits in ASCII. For example
+// get(plugin, "jwks") = some(keys).
 extern bool weir_plugin_shared_get(weir_plugin_shared_scope_t scope, weir_string_t *key, weir_list_u8_t *ret);
-// Without `ttl-ms` it stays until the proxy ends or room is needed. Errors: too-large.
+// Puts a value in the place of any other, a counter too. It expires `ttl-ms` milliseconds from now, at once with 0; with
+// none it stays until room is needed. Errors: too-large, not-found, denied. For example
+// set(plugin, "jwks", keys, some(300000)) for what need not be fetched again for five minutes.
 extern bool weir_plugin_shared_set(weir_plugin_shared_scope_t scope, weir_string_t *key, weir_list_u8_t *value, uint64_t *maybe_ttl_ms, weir_plugin_shared_error_t *err);
-// Adds to a counter that starts at 0 and answers the sum; `ttl-ms` counts from the start. Errors: too-large, and
-// conflict if the key holds something else.
+// Adds to a counter that starts at 0 and answers the sum; nobody else's change comes in between. At the ends of 64 bits it
+// stays there. `ttl-ms` milliseconds from its start, not from its last change, it starts at 0 again: with none never, with 0
+// nothing is kept. What a later call says of that does not count before it starts again. Errors: too-large,
+// not-found, denied, and conflict if `set` has put something there. For example
+// increment(middleware, "failed 192.0.2.1", 1, some(60000)) for failures per minute.
 extern bool weir_plugin_shared_increment(weir_plugin_shared_scope_t scope, weir_string_t *key, int64_t by, uint64_t *maybe_ttl_ms, int64_t *ret, weir_plugin_shared_error_t *err);
-// A token bucket: ok(milliseconds to wait, at most max-wait-ms) or err(milliseconds until it is worth another try).
+// Takes `cost` tokens from a bucket that holds `burst` of them at first and at most, and gets `per-second` new ones.
+// 
+// ok(ms): they are taken, and are there after so many milliseconds, at most `max-wait-ms`; the answer fits `delay-ms` of an
+// edit. err(ms): nothing is taken, and another try is worth it after so many milliseconds; the largest number stands for
+// never. Never is the answer where `cost` is above `burst`, where the name is longer than a key may be, and where there is no
+// such scope: what cannot be counted does not pass. A rate that is no number or not above 0 gives the burst once; one above
+// 1e9 is 1e9. Buckets have names of their own, apart from keys. For example take(router, client().address, 10.0, 20, 1, 0) for
+// ten requests a second of each client, and twenty at once.
 extern bool weir_plugin_shared_take(weir_plugin_shared_scope_t scope, weir_string_t *bucket, double per_second, uint32_t burst, uint32_t cost, uint32_t max_wait_ms, uint32_t *ret, uint64_t *err);
 
 // Imported Functions from `weir:plugin/fetch@0.1.0`
-// Any status is an answer. Errors: denied, timeout, unavailable, too-large.
+// Any status is an answer. Errors: denied (not granted, or not on the public internet; the log says so too), timeout,
+// unavailable (no connection, a certificate that is not trusted, an answer that is no HTTP), too-large (either body),
+// rate-limited (too many exchanges), internal (a request that cannot be sent: its URL, method, headers or PEM texts). One
+// that begins after the time of the call is a failure. For example send({url: "https://id.example/jwks", …}) = ok({status:
+// 200, …}); for a plugin that fetches see `plugins/examples/rust/jwt`.
 extern bool weir_plugin_fetch_send(weir_plugin_fetch_request_t *r, weir_plugin_fetch_response_t *ret, weir_plugin_fetch_error_t *err);
 
 // Imported Functions from `weir:plugin/message@0.1.0`
-// The first field line of that name.
+// The first field line of that name, none if absent: get("accept") = some("text/html"). Of a request `host` is the
+// authority, host and, where it was sent, port: get("host") = some("example.com:8443"). It is from `Host` or `:authority`,
+// as the middlewares before this one left it; empty or none if the client sent none.
 extern bool weir_plugin_message_get(weir_plugin_message_header_name_t *name, weir_plugin_message_header_value_t *ret);
-// The same for several names in one crossing; the answers are in the order of the names.
+// The same for several names in one crossing; the answers are in the order of the names: get-many(["accept", "x-a"]) =
+// [some("text/html"), none].
 extern void weir_plugin_message_get_many(weir_plugin_message_list_header_name_t *names, weir_plugin_message_list_option_header_value_t *ret);
-// All field lines of that name, in the order received; empty if absent.
+// All field lines of that name, in the order received; empty if absent: get-all("cookie") = ["a=1", "b=2"].
 extern void weir_plugin_message_get_all(weir_plugin_message_header_name_t *name, weir_plugin_message_list_header_value_t *ret);
-// All field lines. Dearest of all: ask by name where you can.
+// All field lines: entries() = [("host", "example.com"), ("accept", "text/html")]. Dearest of all: ask by name where you
+// can.
 extern void weir_plugin_message_entries(weir_plugin_message_list_header_t *ret);
-// What `plan` asked to have of the body; empty with body-mode `none`.
+// What `plan` asked to have of the body, 1 MiB at most if nothing else is said; empty with body-mode `none`. Each call
+// copies it. It is as it was sent: the host decodes no Content-Encoding. For example body() = "a=1&b" after `peek(5)`.
 extern void weir_plugin_message_body(weir_list_u8_t *ret);
-// Whether that is all of it.
+// Whether that is all of it: false after `peek(5)` of a longer one, and with body-mode `none`. May be false though nothing
+// more comes, where the host has not seen the end yet.
 extern bool weir_plugin_message_body_complete(void);
 
 // Imported Functions from `weir:plugin/log@0.1.0`
-// Whether such a line would be written; ask before you build a costly one.
+// Whether such a line would be written; ask before you build a costly one: enabled(debug) = false.
 extern bool weir_plugin_log_enabled(weir_plugin_log_level_t at);
-// One event. Fields are name and value; never write secrets.
+// One event. Fields are name and value, written behind the message; never write secrets. For example write(warn, "the keys
+// are old", [("age", "600 s")]) makes the line `the keys are old age="600 s"`.
 extern void weir_plugin_log_write(weir_plugin_log_level_t at, weir_string_t *message, weir_list_tuple2_string_string_t *fields);
 
 // Imported Functions from `weir:plugin/clock@0.1.0`
-// Milliseconds since 1970-01-01 UTC; may jump.
+// Milliseconds since 1970-01-01 UTC; may jump: unix-ms() / 1000 is what `exp` of a token is compared with.
 extern uint64_t weir_plugin_clock_unix_ms(void);
-// Nanoseconds since an arbitrary start; never goes back.
+// Nanoseconds since the instance was made; never goes back, and means nothing to another instance: monotonic-ns() - before
+// is what something took.
 extern uint64_t weir_plugin_clock_monotonic_ns(void);
 
 // Imported Functions from `weir:plugin/random@0.1.0`
-// So many bytes, at most 4096; asking for more is a failure of the plugin.
+// So many bytes, at most 4,096; asking for more is a failure of the plugin. For example bytes(16) for a session's key.
 extern void weir_plugin_random_bytes(uint32_t n, weir_list_u8_t *ret);
-// 64 bits.
+// 64 bits: next() % 100 < 5 for one request of twenty.
 extern uint64_t weir_plugin_random_next(void);
 
 // Imported Functions from `weir:plugin/connection@0.1.0`
-// The client: of the socket, or of the PROXY protocol.
+// The client, as its socket has it; never from a header: client() = {address: "192.0.2.1", port: 50000}.
 extern void weir_plugin_connection_client(weir_plugin_connection_peer_t *ret);
-// Name of the entry point that accepted the connection.
+// Name of the entry point that accepted the connection: entry-point() = "web".
 extern void weir_plugin_connection_entry_point(weir_string_t *ret);
 // The router that was chosen: router() = "dashboard@file". One plugin instance serves many routers.
 extern void weir_plugin_connection_router(weir_string_t *ret);
-// As the client sent it, before any middleware.
+// As the client asked for it, before any middleware, in the normal form of `request-head.path-with-query`:
+// original-path-with-query() = "/api/a?b".
 extern void weir_plugin_connection_original_path_with_query(weir_string_t *ret);
-// The SNI of the TLS handshake; none without TLS or without SNI.
+// The SNI of the TLS handshake, none without TLS or without SNI: server-name() = some("example.com").
 extern bool weir_plugin_connection_server_name(weir_string_t *ret);
-// The client's certificates in DER, leaf first; empty if it sent none.
+// The client's certificates in DER, leaf first; empty if it sent none. Whether they were verified is up to
+// `clientAuth` of the TLS options: client-certificates() = [leaf, intermediate].
 extern void weir_plugin_connection_client_certificates(weir_list_list_u8_t *ret);
 
 // Exported Functions from `weir:plugin/description@0.1.0`

@@ -352,9 +352,9 @@ func wasm_export_weir_plugin_middleware_on_request(arg0 uintptr, arg1 uint32, ar
 
 			option = witTypes.None[[]uint8]()
 		case 1:
-			value4 := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(base), (2 * 4))))
+			value1 := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(base), (2 * 4))))
 
-			option = witTypes.Some[[]uint8](value4)
+			option = witTypes.Some[[]uint8](value1)
 		default:
 			panic("unreachable")
 		}
@@ -363,16 +363,16 @@ func wasm_export_weir_plugin_middleware_on_request(arg0 uintptr, arg1 uint32, ar
 	}
 
 	witRuntime.Unpin()
-	result6, result7 := export_weir_plugin_middleware.OnRequest(weir_plugin_types.RequestHead{Method: value, Tls: (arg2 != 0), PathWithQuery: value0, Headers: result})
-	result5 := witTypes.Tuple2[weir_plugin_middleware.RequestVerdict, []uint8]{F0: result6, F1: result7}
+	result3, result4 := export_weir_plugin_middleware.OnRequest(weir_plugin_types.RequestHead{Method: value, Tls: (arg2 != 0), PathWithQuery: value0, Headers: result})
+	result2 := witTypes.Tuple2[weir_plugin_middleware.RequestVerdict, []uint8]{F0: result3, F1: result4}
 
-	switch (result5).F0.Tag() {
+	switch (result2).F0.Tag() {
 	case weir_plugin_middleware.RequestVerdict_Pass:
 
 		*(*int8)(unsafe.Add(unsafe.Pointer(exportReturnArea), 0)) = int8(int32(0))
 
 	case weir_plugin_middleware.RequestVerdict_Edit:
-		payload := (result5).F0.Edit()
+		payload := (result2).F0.Edit()
 		*(*int8)(unsafe.Add(unsafe.Pointer(exportReturnArea), 0)) = int8(int32(1))
 
 		switch (payload).Method.Tag() {
@@ -398,10 +398,10 @@ func wasm_export_weir_plugin_middleware_on_request(arg0 uintptr, arg1 uint32, ar
 		case witTypes.OptionSome:
 			payload := (payload).Authority.Some()
 			*(*int8)(unsafe.Add(unsafe.Pointer(exportReturnArea), (4 * 4))) = int8(int32(1))
-			utf88 := unsafe.Pointer(unsafe.StringData(payload))
-			pinner.Pin(utf88)
+			utf85 := unsafe.Pointer(unsafe.StringData(payload))
+			pinner.Pin(utf85)
 			*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (6 * 4))) = uint32(uint32(len(payload)))
-			*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (5 * 4))) = uint32(uintptr(uintptr(utf88)))
+			*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (5 * 4))) = uint32(uintptr(uintptr(utf85)))
 
 		default:
 			panic("unreachable")
@@ -414,28 +414,28 @@ func wasm_export_weir_plugin_middleware_on_request(arg0 uintptr, arg1 uint32, ar
 		case witTypes.OptionSome:
 			payload := (payload).PathWithQuery.Some()
 			*(*int8)(unsafe.Add(unsafe.Pointer(exportReturnArea), (7 * 4))) = int8(int32(1))
-			utf89 := unsafe.Pointer(unsafe.StringData(payload))
-			pinner.Pin(utf89)
+			utf86 := unsafe.Pointer(unsafe.StringData(payload))
+			pinner.Pin(utf86)
 			*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (9 * 4))) = uint32(uint32(len(payload)))
-			*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (8 * 4))) = uint32(uintptr(uintptr(utf89)))
+			*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (8 * 4))) = uint32(uintptr(uintptr(utf86)))
 
 		default:
 			panic("unreachable")
 		}
 		slice := (payload).Headers
 		length := uint32(len(slice))
-		result14 := witRuntime.Allocate(pinner, uintptr(length*(5*4)), 4)
+		result11 := witRuntime.Allocate(pinner, uintptr(length*(5*4)), 4)
 		for index, element := range slice {
-			base := unsafe.Add(result14, index*(5*4))
+			base := unsafe.Add(result11, index*(5*4))
 
 			switch element.Tag() {
 			case weir_plugin_types.HeaderEdit_Set:
 				payload := element.Set()
 				*(*int8)(unsafe.Add(unsafe.Pointer(base), 0)) = int8(int32(0))
-				utf810 := unsafe.Pointer(unsafe.StringData((payload).F0))
-				pinner.Pin(utf810)
+				utf87 := unsafe.Pointer(unsafe.StringData((payload).F0))
+				pinner.Pin(utf87)
 				*(*uint32)(unsafe.Add(unsafe.Pointer(base), (2 * 4))) = uint32(uint32(len((payload).F0)))
-				*(*uint32)(unsafe.Add(unsafe.Pointer(base), 4)) = uint32(uintptr(uintptr(utf810)))
+				*(*uint32)(unsafe.Add(unsafe.Pointer(base), 4)) = uint32(uintptr(uintptr(utf87)))
 				data := unsafe.Pointer(unsafe.SliceData((payload).F1))
 				pinner.Pin(data)
 				*(*uint32)(unsafe.Add(unsafe.Pointer(base), (4 * 4))) = uint32(uint32(len((payload).F1)))
@@ -444,22 +444,22 @@ func wasm_export_weir_plugin_middleware_on_request(arg0 uintptr, arg1 uint32, ar
 			case weir_plugin_types.HeaderEdit_Append:
 				payload := element.Append()
 				*(*int8)(unsafe.Add(unsafe.Pointer(base), 0)) = int8(int32(1))
-				utf811 := unsafe.Pointer(unsafe.StringData((payload).F0))
-				pinner.Pin(utf811)
+				utf88 := unsafe.Pointer(unsafe.StringData((payload).F0))
+				pinner.Pin(utf88)
 				*(*uint32)(unsafe.Add(unsafe.Pointer(base), (2 * 4))) = uint32(uint32(len((payload).F0)))
-				*(*uint32)(unsafe.Add(unsafe.Pointer(base), 4)) = uint32(uintptr(uintptr(utf811)))
-				data12 := unsafe.Pointer(unsafe.SliceData((payload).F1))
-				pinner.Pin(data12)
+				*(*uint32)(unsafe.Add(unsafe.Pointer(base), 4)) = uint32(uintptr(uintptr(utf88)))
+				data9 := unsafe.Pointer(unsafe.SliceData((payload).F1))
+				pinner.Pin(data9)
 				*(*uint32)(unsafe.Add(unsafe.Pointer(base), (4 * 4))) = uint32(uint32(len((payload).F1)))
-				*(*uint32)(unsafe.Add(unsafe.Pointer(base), (3 * 4))) = uint32(uintptr(uintptr(data12)))
+				*(*uint32)(unsafe.Add(unsafe.Pointer(base), (3 * 4))) = uint32(uintptr(uintptr(data9)))
 
 			case weir_plugin_types.HeaderEdit_Remove:
 				payload := element.Remove()
 				*(*int8)(unsafe.Add(unsafe.Pointer(base), 0)) = int8(int32(2))
-				utf813 := unsafe.Pointer(unsafe.StringData(payload))
-				pinner.Pin(utf813)
+				utf810 := unsafe.Pointer(unsafe.StringData(payload))
+				pinner.Pin(utf810)
 				*(*uint32)(unsafe.Add(unsafe.Pointer(base), (2 * 4))) = uint32(uint32(len(payload)))
-				*(*uint32)(unsafe.Add(unsafe.Pointer(base), 4)) = uint32(uintptr(uintptr(utf813)))
+				*(*uint32)(unsafe.Add(unsafe.Pointer(base), 4)) = uint32(uintptr(uintptr(utf810)))
 
 			default:
 				panic("unreachable")
@@ -468,7 +468,7 @@ func wasm_export_weir_plugin_middleware_on_request(arg0 uintptr, arg1 uint32, ar
 		}
 
 		*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (11 * 4))) = uint32(length)
-		*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (10 * 4))) = uint32(uintptr(uintptr(result14)))
+		*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (10 * 4))) = uint32(uintptr(uintptr(result11)))
 
 		switch (payload).Body.Tag() {
 		case witTypes.OptionNone:
@@ -477,10 +477,10 @@ func wasm_export_weir_plugin_middleware_on_request(arg0 uintptr, arg1 uint32, ar
 		case witTypes.OptionSome:
 			payload := (payload).Body.Some()
 			*(*int8)(unsafe.Add(unsafe.Pointer(exportReturnArea), (12 * 4))) = int8(int32(1))
-			data15 := unsafe.Pointer(unsafe.SliceData(payload))
-			pinner.Pin(data15)
+			data12 := unsafe.Pointer(unsafe.SliceData(payload))
+			pinner.Pin(data12)
 			*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (14 * 4))) = uint32(uint32(len(payload)))
-			*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (13 * 4))) = uint32(uintptr(uintptr(data15)))
+			*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (13 * 4))) = uint32(uintptr(uintptr(data12)))
 
 		default:
 			panic("unreachable")
@@ -493,10 +493,10 @@ func wasm_export_weir_plugin_middleware_on_request(arg0 uintptr, arg1 uint32, ar
 		case witTypes.OptionSome:
 			payload := (payload).Filter.Some()
 			*(*int8)(unsafe.Add(unsafe.Pointer(exportReturnArea), (15 * 4))) = int8(int32(1))
-			data16 := unsafe.Pointer(unsafe.SliceData(payload))
-			pinner.Pin(data16)
+			data13 := unsafe.Pointer(unsafe.SliceData(payload))
+			pinner.Pin(data13)
 			*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (17 * 4))) = uint32(uint32(len(payload)))
-			*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (16 * 4))) = uint32(uintptr(uintptr(data16)))
+			*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (16 * 4))) = uint32(uintptr(uintptr(data13)))
 
 		default:
 			panic("unreachable")
@@ -504,39 +504,39 @@ func wasm_export_weir_plugin_middleware_on_request(arg0 uintptr, arg1 uint32, ar
 		*(*int32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (18 * 4))) = int32((payload).DelayMs)
 
 	case weir_plugin_middleware.RequestVerdict_Reply:
-		payload := (result5).F0.Reply()
+		payload := (result2).F0.Reply()
 		*(*int8)(unsafe.Add(unsafe.Pointer(exportReturnArea), 0)) = int8(int32(2))
 		*(*int16)(unsafe.Add(unsafe.Pointer(exportReturnArea), 4)) = int16(int32((payload).Status))
-		slice19 := (payload).Headers
-		length21 := uint32(len(slice19))
-		result20 := witRuntime.Allocate(pinner, uintptr(length21*(4*4)), 4)
-		for index, element := range slice19 {
-			base := unsafe.Add(result20, index*(4*4))
-			utf817 := unsafe.Pointer(unsafe.StringData((element).F0))
-			pinner.Pin(utf817)
+		slice16 := (payload).Headers
+		length18 := uint32(len(slice16))
+		result17 := witRuntime.Allocate(pinner, uintptr(length18*(4*4)), 4)
+		for index, element := range slice16 {
+			base := unsafe.Add(result17, index*(4*4))
+			utf814 := unsafe.Pointer(unsafe.StringData((element).F0))
+			pinner.Pin(utf814)
 			*(*uint32)(unsafe.Add(unsafe.Pointer(base), 4)) = uint32(uint32(len((element).F0)))
-			*(*uint32)(unsafe.Add(unsafe.Pointer(base), 0)) = uint32(uintptr(uintptr(utf817)))
-			data18 := unsafe.Pointer(unsafe.SliceData((element).F1))
-			pinner.Pin(data18)
+			*(*uint32)(unsafe.Add(unsafe.Pointer(base), 0)) = uint32(uintptr(uintptr(utf814)))
+			data15 := unsafe.Pointer(unsafe.SliceData((element).F1))
+			pinner.Pin(data15)
 			*(*uint32)(unsafe.Add(unsafe.Pointer(base), (3 * 4))) = uint32(uint32(len((element).F1)))
-			*(*uint32)(unsafe.Add(unsafe.Pointer(base), (2 * 4))) = uint32(uintptr(uintptr(data18)))
+			*(*uint32)(unsafe.Add(unsafe.Pointer(base), (2 * 4))) = uint32(uintptr(uintptr(data15)))
 
 		}
 
-		*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (3 * 4))) = uint32(length21)
-		*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (2 * 4))) = uint32(uintptr(uintptr(result20)))
-		data22 := unsafe.Pointer(unsafe.SliceData((payload).Body))
-		pinner.Pin(data22)
+		*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (3 * 4))) = uint32(length18)
+		*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (2 * 4))) = uint32(uintptr(uintptr(result17)))
+		data19 := unsafe.Pointer(unsafe.SliceData((payload).Body))
+		pinner.Pin(data19)
 		*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (5 * 4))) = uint32(uint32(len((payload).Body)))
-		*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (4 * 4))) = uint32(uintptr(uintptr(data22)))
+		*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (4 * 4))) = uint32(uintptr(uintptr(data19)))
 
 	default:
 		panic("unreachable")
 	}
-	data23 := unsafe.Pointer(unsafe.SliceData((result5).F1))
-	pinner.Pin(data23)
-	*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (20 * 4))) = uint32(uint32(len((result5).F1)))
-	*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (19 * 4))) = uint32(uintptr(uintptr(data23)))
+	data20 := unsafe.Pointer(unsafe.SliceData((result2).F1))
+	pinner.Pin(data20)
+	*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (20 * 4))) = uint32(uint32(len((result2).F1)))
+	*(*uint32)(unsafe.Add(unsafe.Pointer(exportReturnArea), (19 * 4))) = uint32(uintptr(uintptr(data20)))
 	return exportReturnArea
 
 }

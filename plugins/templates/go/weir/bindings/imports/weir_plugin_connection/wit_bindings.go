@@ -12,11 +12,12 @@ import (
 	"unsafe"
 )
 
-// One end of the connection.
+// One end of the connection: {address: "192.0.2.1", port: 50000}.
 type Peer struct {
-	// IPv4 or IPv6 address, without brackets or zone.
+	// IPv4 or IPv6 address, without port, brackets or zone: `192.0.2.1`, `2001:db8::1`.
 	Address string
-	Port    uint16
+	// 1 to 65535.
+	Port uint16
 }
 
 //go:wasmimport weir:plugin/connection@0.1.0 client

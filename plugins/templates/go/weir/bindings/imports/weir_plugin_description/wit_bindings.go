@@ -7,38 +7,48 @@ package weir_plugin_description
 
 import ()
 
-// A secret by name.
+// A secret by name: {name: "API_TOKEN", required: true, url: false}.
 type Variable struct {
-	// Like an environment variable: `CLOUDFLARE_API_TOKEN`.
+	// Like an environment variable: `CLOUDFLARE_API_TOKEN`. Capital letters, digits and `_`, no digit first, at most 128
+	// bytes, each name once.
 	Name string
-	// Whether the plugin cannot work without it.
+	// Whether the plugin cannot work without it: a middleware is not loaded before `allow.secrets` grants it, a DNS provider
+	// is not started before it is set.
 	Required bool
-	// Whether its value is a URL, such as a provider's base address: `fetch` may then reach its origin, even one that
-	// is private, in place of `about.origins`.
+	// Whether its value is a URL, such as a provider's base address: `fetch` of a DNS provider may then reach its origin,
+	// even one that is private, in place of `about.origins`. Of no effect for a middleware.
 	Url bool
 }
 
+// For example {name: "addPrefix", version: "1.0.0", summary: "Puts a prefix before the path", config-schema:
+// `{"properties": {"prefix": {"type": "string"}}, "required": ["prefix"]}`, the others: [], guards: false}.
 type About struct {
-	// The name used in configuration files, camelCase: `redirectScheme`.
+	// The name that it is meant to have in configuration files, camelCase: `redirectScheme`. The host goes by the name of
+	// the file.
 	Name string
-	// Semantic version of the plugin.
+	// Semantic version of the plugin: `1.0.0`. 64 characters are shown.
 	Version string
-	// One sentence for lists.
+	// One sentence for lists. 500 characters are shown.
 	Summary string
-	// JSON Schema of the configuration; of its keywords type, properties, required, items, additionalProperties, enum,
-	// minimum, default and description. With it the host turns YAML into JSON as Traefik would (keys in any case,
-	// comma-separated lists, quoted numbers) and validates before `init`. It fills in no defaults.
+	// JSON Schema of the configuration; of its keywords count type, properties, required, items, additionalProperties, enum,
+	// minimum and maximum, and for lists description. With it the host turns YAML into JSON as Traefik would (keys in any
+	// case, comma-separated lists, quoted numbers) and validates before `init`. It fills in no defaults. Empty: any options.
+	// What is no JSON keeps the plugin from being loaded.
 	ConfigSchema string
-	// JSON pointers (RFC 6901) into the configuration: file names whose text the host reads, watches and puts in their
-	// place. A file that cannot be read is an error before `init`.
+	// JSON pointers (RFC 6901) into the configuration, such as `/usersFile`: file names whose text (UTF-8) the host reads,
+	// watches and puts in their place. What is not there or empty is left alone. A file that cannot be read is an error
+	// before `init`. All options together have at most 1 MiB as JSON.
 	Files []string
-	// JSON pointers into the configuration: addresses that `fetch` may reach.
+	// JSON pointers into the configuration, such as `/jwksUrl`: addresses that `fetch` may reach without a grant. What is not
+	// there or empty is left alone; what is no http or https URL is an error before `init`. For middlewares.
 	Urls []string
-	// Names that `secrets` will be asked for.
+	// Names that `secrets` will be asked for, at most 64.
 	Variables []Variable
-	// Origins (scheme://host:port) that `fetch` wants to reach whatever the configuration.
+	// Origins that `fetch` wants to reach whatever the configuration, at most 64: `https://api.example.com`,
+	// `http://10.0.0.1:8080`, without a path. A middleware is not loaded before `allow.fetch` grants each; a DNS provider
+	// reaches those that are on the public internet.
 	Origins []string
-	// Whether it decides who may pass, as a password does. Such a middleware is never left out: where it fails the
-	// request is denied, whatever `onFailure` says.
+	// Whether it decides who may pass, as a password does. Such a middleware is never left out: where it fails the request is
+	// denied, and with `onFailure: bypass` in the install file it is not loaded.
 	Guards bool
 }

@@ -16,34 +16,50 @@ import (
 type Header = witTypes.Tuple2[string, []uint8]
 type Error = weir_plugin_types.Error
 
-// PEM texts, not file names; `none` takes the platform's roots and no client certificate.
+// PEM texts, not file names. For example {ca: some("-----BEGIN CERTIFICATE-----…"), certificate: none, key: none,
+// server-name: none, insecure-skip-verify: false} for a server with a root of its own.
 type ClientTls struct {
 	// Roots to trust in place of the platform's.
-	Ca          witTypes.Option[string]
+	Ca witTypes.Option[string]
+	// The client's, with those that lead to its root behind it. With `key`, or both are none.
 	Certificate witTypes.Option[string]
-	Key         witTypes.Option[string]
+	// That of `certificate`.
+	Key witTypes.Option[string]
 	// SNI and name to verify, if not the host of the URL.
-	ServerName         witTypes.Option[string]
+	ServerName witTypes.Option[string]
+	// Whether to talk to whoever answers. For trying alone.
 	InsecureSkipVerify bool
 }
 
+// For example {method: "GET", url: "https://id.example/jwks", headers: [("accept", "application/json")], body: [],
+// timeout-ms: 2000, max-body: 65536, tls: none}.
 type Request struct {
+	// Any method but CONNECT and TRACE. Its case counts.
 	Method string
-	// Absolute, http or https.
-	Url     string
+	// Absolute, http or https, without user and password.
+	Url string
+	// At most 100. The host sets `host`, `user-agent` and what frames the message; `connection`, `content-length`, `expect`,
+	// `host`, `keep-alive`, `proxy-…`, `te`, `trailer`, `transfer-encoding` and `upgrade` are the error internal.
 	Headers []witTypes.Tuple2[string, []uint8]
-	Body    []uint8
-	// Milliseconds for the whole exchange.
+	// At most 1 MiB.
+	Body []uint8
+	// Milliseconds for the whole exchange. 0 stands for the 5 s that a middleware has at most (`limits.fetch`), or for 30 s of
+	// a DNS provider. Nobody has longer than the call.
 	TimeoutMs uint32
-	// Bytes of the response's body; more is the error too-large.
+	// Bytes of the response's body, of which the host takes at most 4 MiB; more is the error too-large.
 	MaxBody uint32
-	Tls     witTypes.Option[ClientTls]
+	// None takes the platform's roots and no client certificate.
+	Tls witTypes.Option[ClientTls]
 }
 
+// For example {status: 200, headers: [("content-type", "application/json")], body: "{}"}.
 type Response struct {
-	Status  uint16
+	// Never 1xx.
+	Status uint16
+	// All field lines, in the order received.
 	Headers []witTypes.Tuple2[string, []uint8]
-	Body    []uint8
+	// As it was sent: no Content-Encoding is decoded.
+	Body []uint8
 }
 
 //go:wasmimport weir:plugin/fetch@0.1.0 send

@@ -13,12 +13,17 @@ import (
 )
 
 const (
+	// For who looks for a fault; not written unless `log.level` says so.
 	Level_Debug uint8 = 0
-	Level_Info  uint8 = 1
-	Level_Warn  uint8 = 2
+	// What happens as it should.
+	Level_Info uint8 = 1
+	// What an administrator should look at some time.
+	Level_Warn uint8 = 2
+	// What does not work.
 	Level_Error uint8 = 3
 )
 
+// How much it matters.
 type Level = uint8
 
 //go:wasmimport weir:plugin/log@0.1.0 enabled

@@ -25,33 +25,42 @@ const (
 	Phases_Response uint8 = 1 << 1
 )
 
-// The calls that are wanted for each request.
+// The calls that are wanted for each request: {request}, {request, response}.
 type Phases = uint8
 
 const (
-	Transport_Any   uint8 = 0
+	// All.
+	Transport_Any uint8 = 0
+	// Those without TLS.
 	Transport_Plain uint8 = 1
-	Transport_Tls   uint8 = 2
+	// Those over TLS.
+	Transport_Tls uint8 = 2
 )
 
 // Which requests a fixed edit is for, by how the client reached the proxy (`request-head.tls`).
 type Transport = uint8
 
-// An edit that the host applies by itself.
+// An edit that the host applies by itself: {edit: set(("strict-transport-security", "max-age=31536000")), on: tls}.
 type FixedEdit struct {
+	// As in an answer; one that cannot be used is an error of `init`.
 	Edit weir_plugin_types.HeaderEdit
-	On   Transport
+	// Of a response, by how the client's request came.
+	On Transport
 }
 
 const (
+	// Nothing; `message.body` is empty.
 	BodyMode_None uint8 = 0
-	// Up to so many bytes; the rest streams on.
+	// Up to so many bytes, or up to the end; the rest streams on. `peek(512)` is enough to tell what it is; 0 is `none`.
 	BodyMode_Peek uint8 = 1
-	// All of it, up to so many bytes; more is refused with 413 (request) or 502 (response).
+	// All of it, up to so many bytes; more is refused with 413 (request) or 502 (response), at once where Content-Length
+	// says so. `buffered(65536)` for a form.
 	BodyMode_Buffered uint8 = 2
 )
 
-// How much of a body is at hand when the call comes. Nothing is buffered unasked.
+// How much of a body is at hand when the call comes. Nothing is buffered unasked. The call waits for it, without an
+// instance, and so does everything behind it: both sides of a conversation may wait for ever. The administrator may
+// allow fewer bytes than are asked for, 1 MiB if nothing else is said.
 type BodyMode struct {
 	tag   uint8
 	value any
@@ -85,7 +94,9 @@ func MakeBodyModeBuffered(value uint64) BodyMode {
 	return BodyMode{BodyMode_Buffered, value}
 }
 
-// What this configuration needs of the host. The plan of the first `init` holds for all instances.
+// What this configuration needs of the host. The plan of the first `init` holds for all instances. For example {phases:
+// {request}, request-headers: ["authorization"], request-body: none, response-body: none, the others: []}. What cannot be
+// used, such as a body without the call that reads it, is an error of `init`.
 type Plan struct {
 	// Without a phase the call is not made, which costs nothing.
 	Phases Phases
@@ -93,12 +104,15 @@ type Plan struct {
 	RequestEdits []FixedEdit
 	// Edits that hold for every response: applied in order, before `on-response` is called. Not for own replies.
 	ResponseEdits []FixedEdit
-	// Headers to hand over with `on-request`; name the few you always read.
+	// Headers to hand over with `on-request`, in the order of `request-head.headers`; name the few you always read, such as
+	// `host` for the authority (see `message.get`).
 	RequestHeaders []string
-	// Headers to hand over with `on-response`.
+	// Headers to hand over with `on-response`, in the order of `response-head.headers`.
 	ResponseHeaders []string
-	RequestBody     BodyMode
-	ResponseBody    BodyMode
+	// With `on-request` alone. An upgrade to a websocket has no content.
+	RequestBody BodyMode
+	// With `on-response` alone. A response to HEAD, 204 and 304 have no content, and are complete.
+	ResponseBody BodyMode
 }
 
 const (
@@ -110,6 +124,7 @@ const (
 	RequestVerdict_Reply uint8 = 2
 )
 
+// What becomes of the request: pass, edit({…}), reply({status: 403, …}).
 type RequestVerdict struct {
 	tag   uint8
 	value any
@@ -152,6 +167,7 @@ const (
 	ResponseVerdict_Reply uint8 = 2
 )
 
+// What becomes of the response: pass, edit({…}), reply({status: 502, …}).
 type ResponseVerdict struct {
 	tag   uint8
 	value any

@@ -16,11 +16,11 @@ import (
 type Error = weir_plugin_types.Error
 
 const (
-	// All uses of the plugin.
+	// All middlewares that are made of the plugin.
 	Scope_Plugin uint8 = 0
-	// One configured middleware.
+	// One configured middleware, on all its routers. What it keeps ends when the middleware is removed.
 	Scope_Middleware uint8 = 1
-	// One configured middleware on one router.
+	// One configured middleware on one router. What it keeps ends when the middleware is no longer on the router.
 	Scope_Router uint8 = 2
 )
 

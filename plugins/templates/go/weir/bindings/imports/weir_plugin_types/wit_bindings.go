@@ -9,46 +9,60 @@ import (
 	witTypes "go.bytecodealliance.org/pkg/wit/types"
 )
 
-// A field name of RFC 9110, in lower case: `x-forwarded-proto`.
+// A field name of RFC 9110, section 5.1, in lower case: `x-forwarded-proto`. Capitals are taken as small letters; a name
+// that HTTP does not allow is a failure where it is to be written, and is absent where it is asked for.
 type HeaderName = string
 
-// A field value. Bytes, since a value need not be UTF-8; no CR, LF or NUL in what a plugin sets.
+// A field value. Bytes, since a value need not be UTF-8. What a plugin sets has no control characters but the tab: no CR,
+// LF or NUL, which would be a failure.
 type HeaderValue = []uint8
 
-// One field line.
+// One field line: ("x-user", "anna").
 type Header = witTypes.Tuple2[string, []uint8]
 
-// The request as the middlewares before this one left it.
+// The request as the middlewares before this one left it. Host and port are the header `host`; `connection` has the
+// client's address and the router, for those who ask. For example {method: "GET", tls: true, path-with-query: "/a?b",
+// headers: [some("example.com")]} where the plan names `host`.
 type RequestHead struct {
 	// As sent: `GET`. Methods are case-sensitive.
 	Method string
 	// Whether the client reached the proxy over TLS. A trusted `X-Forwarded-Proto` is in that header, which the host
 	// always sets (`http`, `https`, `ws`, `wss`) after it removed an untrusted one.
 	Tls bool
-	// As sent, still percent-encoded, with `?` and the query where there is one: `/a%20b?c=d`.
+	// Percent-encoded, with `?` and the query where there is one: `/a%20b?c=d`. In one normal form: dot segments are
+	// resolved, letters and digits are not encoded, encodings are in capitals, parameters are split by `&`.
+	// Host and port are not in it, whatever the client sent: they are the header `host`.
 	PathWithQuery string
 	// The values of `plan.request-headers`, in that order: each the first field line of that name, none if absent.
 	Headers []witTypes.Option[[]uint8]
 }
 
-// The response as the service, or the middlewares behind this one, made it.
+// The response as the service, or the middlewares behind this one, made it. For example {status: 404, headers: []}.
 type ResponseHead struct {
-	// Never 1xx, but for 101.
+	// Never 1xx: the head of an upgrade (101) goes to the client as it is, without a call.
 	Status uint16
 	// The values of `plan.response-headers`, in that order: each the first field line of that name, none if absent.
 	Headers []witTypes.Option[[]uint8]
 }
 
 const (
-	// Replaces all lines of that name by this one. `host` on a request sets the authority that goes to the server.
+	// Replaces all lines of that name by this one: set(("x-user", "anna")). On a request, lines whose names a server may take
+	// for the same (`x_user`) go too. `host` on a request sets the authority that goes to the server.
 	HeaderEdit_Set uint8 = 0
-	// Adds a line after those there are.
+	// Adds a line after those there are: append(("vary", "origin")). Not for `host` of a request.
 	HeaderEdit_Append uint8 = 1
-	// Deletes all lines of that name. Once a request's `x-forwarded-for` is removed the host does not add it again.
+	// Deletes all lines of that name, on a request in any spelling as `set` does: remove("server"). Not for `host` of a
+	// request. Once a request's `x-forwarded-for` is removed the host does not add it again.
 	HeaderEdit_Remove uint8 = 2
 )
 
-// One change to the field lines of a message. A name or value that HTTP does not allow is a failure of the plugin.
+// One change to the field lines of a message. An answer may have 100 of them, with 128 KiB in all: names and values of
+// what is set and appended, and 32 bytes for each edit.
+//
+// Failures: more than that; a name or value that HTTP does not allow; fields that are the host's (`connection`,
+// `content-length`, `keep-alive`, `proxy-connection`, `te`, `transfer-encoding`, `upgrade`); a `trailer` that names what no
+// trailer may be; on a request, without the grant `allow.forwardingHeaders`, `host`, `forwarded`, `x-forwarded-…` and
+// `x-real-ip`, which servers believe.
 type HeaderEdit struct {
 	tag   uint8
 	value any
@@ -89,42 +103,52 @@ func MakeHeaderEditRemove(value string) HeaderEdit {
 	return HeaderEdit{HeaderEdit_Remove, value}
 }
 
-// An answer in place of the service's, or of the response at hand.
+// An answer in place of the service's, or of the response at hand. For example {status: 403, headers: [("content-type",
+// "text/plain")], body: "no"}.
 type Reply struct {
-	// 200 to 599.
+	// 200 to 599; any other is a failure.
 	Status uint16
-	// The host adds `Date` and `Content-Length`, and leaves the body out where HTTP says so (HEAD, 204, 304).
+	// The host adds `Date` and `Content-Length`, and leaves the body out where HTTP says so (HEAD, 204, 304). At most 100,
+	// with 128 KiB in all; names and values as for `header-edit`.
 	Headers []witTypes.Tuple2[string, []uint8]
-	// All of it; may be empty.
+	// All of it; may be empty. At most 1.5 MiB with all else that is handed over.
 	Body []uint8
 }
 
-// What to change before the request goes on; `none` and empty lists change nothing.
+// What to change before the request goes on; `none` and empty lists change nothing. A field that cannot be used is a
+// failure. For example {path-with-query: some("/v2/a"), headers: [set(("x-version", "2"))], delay-ms: 0, the others: none}.
 type RequestEdit struct {
+	// Any method (`GET`, `PURGE`) but CONNECT. Its case counts.
 	Method witTypes.Option[string]
-	// Host and optional port that the later middlewares and the server see.
+	// Host and optional port that the later middlewares and the server see: `b.example:8080`. Needs the grant
+	// `allow.forwardingHeaders`.
 	Authority witTypes.Option[string]
-	// Starts with `/`, percent-encoded. The router stays the one that was chosen.
+	// Starts with `/`, percent-encoded: `/a%20b?c=d`. The router stays the one that was chosen.
 	PathWithQuery witTypes.Option[string]
-	// Applied in order.
+	// Applied in order, at most 100.
 	Headers []HeaderEdit
-	// Replaces the body.
+	// Replaces the body; the host sets Content-Length. At most 1.5 MiB with all else that is handed over.
 	Body witTypes.Option[[]uint8]
-	// Streams the body through a filter that starts with this state, at most 4 KiB (world `body-plugin`).
+	// Streams the body, or the one that replaces it, through a filter that starts with this state, at most 4 KiB (world
+	// `body-plugin`; asking for it without that export is a failure). A request without content is not filtered.
 	Filter witTypes.Option[[]uint8]
-	// Milliseconds that the host waits before it goes on, 0 for none; no instance is held meanwhile.
+	// Milliseconds that the host waits before it goes on, 0 for none; no instance is held meanwhile. There is no upper limit
+	// but that a client may not wait so long.
 	DelayMs uint32
 }
 
-// What to change before the response goes on; `none` and empty lists change nothing.
+// What to change before the response goes on; `none` and empty lists change nothing. For example {status: some(404),
+// headers: [remove("server")], body: some("not here"), filter: none}. A field that cannot be used is a failure.
 type ResponseEdit struct {
 	// 200 to 599.
 	Status witTypes.Option[uint16]
-	// Applied in order.
+	// Applied in order, at most 100.
 	Headers []HeaderEdit
-	// Replaces the body.
+	// Replaces the body; the host sets Content-Length. At most 1.5 MiB with all else that is handed over.
 	Body witTypes.Option[[]uint8]
-	// Streams the body through a filter that starts with this state, at most 4 KiB (world `body-plugin`).
+	// Streams the body, or the one that replaces it, through a filter that starts with this state, at most 4 KiB (world
+	// `body-plugin`; asking for it without that export is a failure). A response without content (to HEAD, 204, 304, of
+	// length 0) is not filtered.
 	Filter witTypes.Option[[]uint8]
 }
 
@@ -151,14 +175,19 @@ const (
 	ErrorKind_Internal uint8 = 9
 )
 
-// What went wrong, for callers that act on it; the message is for people.
+// What went wrong, for callers that act on it; the message is for people. Of a middleware the host takes any kind alike. Of
+// `dns01.present` it takes internal, timeout and unavailable to mean that the record may be there, and cleans up.
 type ErrorKind = uint8
 
-// A failure that was foreseen.
+// A failure that was foreseen. For example {kind: invalid-config, message: "use the prefix `a`: begin it with `/`",
+// retry-after-ms: none}.
 type Error struct {
+	// For the host and other callers.
 	Kind ErrorKind
-	// Lower case, no full stop, no secrets: `user "bob": the hash kind is not supported`.
+	// Lower case, no full stop, no secrets: ``read the users: `bob` has a hash of an unknown kind``. Of DNS providers and
+	// filters 1,000 characters are shown.
 	Message string
-	// Milliseconds after which another try makes sense; none if unknown.
+	// Milliseconds after which another try makes sense; none if unknown. The host follows it for DNS providers alone, and
+	// takes more than a day for a day. In errors of the host it is none.
 	RetryAfterMs witTypes.Option[uint64]
 }
