@@ -50,7 +50,7 @@ impl Lane {
     }
 
     /// Drops what takes long to drop, such as an instance that has filled its memory.
-    pub(super) fn drop(&self, what: impl Send + 'static) {
+    pub(super) fn discard(&self, what: impl Send + 'static) {
         if let Some(handle) = self.handle() {
             handle.spawn(async move { drop(what) });
         }

@@ -301,7 +301,7 @@ impl Lease<'_> {
     /// Drops an instance: aside if it has much memory to give back, which takes milliseconds.
     fn retire(&self, instance: Instance) {
         if instance.grown_by() > GROWTH_AT_MOST {
-            self.lane().drop(instance);
+            self.lane().discard(instance);
         }
     }
 
