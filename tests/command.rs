@@ -151,7 +151,7 @@ async fn plugins_are_listed() {
     for part in [
         "stamps 1.0.0 (middleware, plugins/stamps.wasm)\n  Marks requests and responses with its version\n  may use: nothing\n",
         &format!("basicAuth {} (middleware, built-in)\n", env!("CARGO_PKG_VERSION")),
-        "  may use: random\n",
+        "  may use: random, connection\n",
         &format!(
             "digitalocean {} (DNS provider, built-in)\n  Adds and deletes TXT records at DigitalOcean\n  \
              may use: log, clock, timer, secrets, fetch\n  needs the variables: DO_AUTH_TOKEN\n  \
