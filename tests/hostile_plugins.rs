@@ -62,7 +62,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::support::backend::Backend;
 use crate::support::client::{Client, Reply};
@@ -78,7 +78,7 @@ const SLACK_WHEN_QUIET: Duration = Duration::from_millis(1);
 const QUIET: &str = "WEIR_QUIET";
 /// Connections of the neighbour. The system spreads them over the workers: that all are with one of two happens once in
 /// 32,768 times.
-const CONNECTIONS: usize = 16;
+const CONNECTIONS: u32 = 16;
 /// How often each of them asks: often enough to see a pause, and too seldom to make the machine busy. An attack is made as often
 /// at most: what it can do by many requests alone, it needs no plugin for.
 const PACE: Duration = Duration::from_millis(10);
@@ -160,7 +160,7 @@ impl Hostile {
         while before.is_empty() || (before.len() < ROUNDS as usize && begun.elapsed() < turn * ROUNDS * 3) {
             before.push(self.p99(async || tokio::time::sleep(turn).await).await);
             let attacks = async || {
-                let (begun, mut pace) = (Instant::now(), paced());
+                let (begun, mut pace) = (Instant::now(), paced(Instant::now()));
                 while begun.elapsed() < turn {
                     pace.tick().await;
                     attack().await;
@@ -175,8 +175,10 @@ impl Hostile {
     async fn p99(&self, work: impl AsyncFnOnce()) -> Duration {
         let stop = Arc::new(AtomicBool::new(false));
         let mut asking = JoinSet::new();
-        for _ in 0..CONNECTIONS {
-            asking.spawn_on(ask_steadily(self.proxy.address("web"), Arc::clone(&stop)), &self.apart.handle());
+        for number in 0..CONNECTIONS {
+            // One after the other: all at once they would wait for each other.
+            let begin = Instant::now() + PACE * number / CONNECTIONS;
+            asking.spawn_on(ask_steadily(self.proxy.address("web"), begin, Arc::clone(&stop)), &self.apart.handle());
         }
         work().await;
         stop.store(true, Ordering::SeqCst);
@@ -211,9 +213,9 @@ impl Neighbour {
 }
 
 /// How long each request took.
-async fn ask_steadily(proxy: SocketAddr, stop: Arc<AtomicBool>) -> Vec<Duration> {
+async fn ask_steadily(proxy: SocketAddr, begin: Instant, stop: Arc<AtomicBool>) -> Vec<Duration> {
     let mut client = Client::plain(proxy).await;
-    let mut pace = paced();
+    let mut pace = paced(begin);
     let mut times = Vec::new();
     while !stop.load(Ordering::SeqCst) {
         pace.tick().await;
@@ -224,8 +226,8 @@ async fn ask_steadily(proxy: SocketAddr, stop: Arc<AtomicBool>) -> Vec<Duration>
     times
 }
 
-fn paced() -> Interval {
-    let mut pace = interval(PACE);
+fn paced(begin: Instant) -> Interval {
+    let mut pace = interval_at(begin, PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     pace
 }
