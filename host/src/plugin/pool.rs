@@ -169,6 +169,7 @@ impl Pool {
 }
 
 impl Lease<'_> {
+    /// Makes an instance: aside, as the calls of that middleware are, since `init` may run as long as they.
     async fn make(&self) -> anyhow::Result<(Instance, Plan)> {
         let plugin = &self.step.configured;
         if !plugin.pace.is_slow() {
