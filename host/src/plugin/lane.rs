@@ -1,13 +1,13 @@
-//! A thread aside for guests that run long, with a low priority: what they cost, they cost themselves.
+//! Threads aside for guests that run long, with a low priority: what they cost, they cost themselves.
 //!
 //! Calls of a middleware run there until it has been quick a few times, and again once one has run long: `instance` and
 //! `pool` ask its [`Pace`]. Workers only wait for the answer.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// How much less than other threads it runs where not all can (as `nice`).
@@ -17,11 +17,13 @@ const NICENESS: i32 = 10;
 const SHORT_CALLS_AT_FIRST: u32 = 10;
 /// So many in a row before it comes back after a long one.
 const SHORT_CALLS: u32 = 1000;
+/// So many things may wait to be dropped. More would heap up memory where the threads have no time for them.
+const DROPS_AT_MOST: usize = 4;
 
 /// One for the process; its threads begin with the first call that needs them.
-#[derive(Default)]
 pub(super) struct Lane {
     runtime: OnceLock<Option<Handle>>,
+    drops: Arc<Semaphore>,
 }
 
 /// Ends its threads without waiting for them: it may be dropped anywhere.
@@ -49,16 +51,25 @@ impl Lane {
         }
     }
 
-    /// Drops what takes long to drop, such as an instance that has filled its memory.
+    /// Drops what takes long to drop, such as an instance that has filled its memory: here where too much waits for that.
     pub(super) fn discard(&self, what: impl Send + 'static) {
-        if let Some(handle) = self.handle() {
-            handle.spawn(async move { drop(what) });
-        }
+        let Some(handle) = self.handle() else { return };
+        let Ok(permit) = Arc::clone(&self.drops).try_acquire_owned() else { return };
+        handle.spawn(async move {
+            drop(what);
+            drop(permit);
+        });
     }
 
     fn handle(&self) -> Option<tokio::runtime::Handle> {
         let handle = self.runtime.get_or_init(|| start().map(|runtime| Handle(Mutex::new(Some(runtime)))));
         handle.as_ref().and_then(Handle::tokio)
+    }
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self { runtime: OnceLock::new(), drops: Arc::new(Semaphore::new(DROPS_AT_MOST)) }
     }
 }
 
@@ -124,6 +135,9 @@ fn lower_priority() {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::thread::{self, ThreadId};
+
     use super::*;
 
     #[test]
@@ -154,5 +168,37 @@ mod tests {
         let lane = Lane::default();
         let name = lane.run(async { std::thread::current().name().map(str::to_owned) }).await;
         assert_eq!(name.as_deref(), Some("plugins"));
+    }
+    /// Takes as long to drop as the other end of its channel lives.
+    struct Waits(Receiver<()>);
+
+    /// Says which thread has dropped it.
+    struct Says(Sender<ThreadId>);
+
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            let _ = self.0.recv();
+        }
+    }
+
+    impl Drop for Says {
+        fn drop(&mut self) {
+            let _ = self.0.send(thread::current().id());
+        }
+    }
+
+    #[test]
+    fn so_much_waits_to_be_dropped_and_no_more() {
+        let (lane, (says, dropped)) = (Lane::default(), channel());
+        let held: Vec<_> = (0..DROPS_AT_MOST)
+            .map(|_| {
+                let (hold, waits) = channel::<()>();
+                lane.discard(Waits(waits));
+                hold
+            })
+            .collect();
+        lane.discard(Says(says));
+        assert_eq!(dropped.try_recv(), Ok(thread::current().id()));
+        drop(held);
     }
 }
