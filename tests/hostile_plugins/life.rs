@@ -346,8 +346,8 @@ async fn memory_comes_back() {
     hoard(10).await;
     let before = program.resident();
     hoard(100).await;
-    let after = program.resident();
-    assert!(after <= before + (4 << 20), "{before} bytes before and {after} after");
+    // What has grown is dropped aside, and may still be on its way.
+    eventually("the memory", async || program.resident() <= before + (4 << 20)).await;
 }
 
 /// The same with other words of the same length.
