@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::task::coop::consume_budget;
+use tokio::task::yield_now;
 use wasmtime::component::ResourceAny;
 
 use super::Plugin;
@@ -69,7 +71,15 @@ pub(super) async fn filtered(
 ) -> Result<Body, Failure> {
     let call = Call::begin(lease, wanted, direction, exchange, hops).await?;
     let next = Rc::<Next>::default();
-    let running = Box::pin(run(call, body, Rc::clone(&next)));
+    let pieces = Rc::clone(&next);
+    let running = Box::pin(async move {
+        let ended = run(call, body, pieces).await;
+        if ended.is_err() {
+            // Whoever reads has time to send what came before, or it would go down with the connection.
+            yield_now().await;
+        }
+        ended
+    });
     Ok(Body::made(Filtered { running: Some(running), next }))
 }
 
@@ -80,7 +90,7 @@ async fn run(mut call: Call, mut body: Body, next: Rc<Next>) -> Result<(), Broke
         match frame?.into_data() {
             Ok(bytes) => {
                 for piece in pieces(bytes) {
-                    let answer = call.chunk(&piece).await?;
+                    let answer = call.chunk(piece).await?;
                     next.bytes(answer).await;
                     // A guest that is done at once each time must let others run too.
                     consume_budget().await;
@@ -107,7 +117,7 @@ fn pieces(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
 /// A guest's filter of one body.
 struct Call {
     lease: Lease<'static>,
-    guest: Filter,
+    guest: Arc<Filter>,
     filter: ResourceAny,
     /// Of the request.
     hops: u8,
@@ -124,19 +134,33 @@ impl Call {
         let Instance { store, component, .. } = lease.resume(hops);
         store.data_mut().exchange = exchange;
         let guest = match wanted.indices.load(&mut *store, component) {
-            Ok(guest) => guest,
+            Ok(guest) => Arc::new(guest),
             Err(error) => return Err(lease.failed(Cause::Start, &error.to_string())),
         };
-        let filter = guest.weir_plugin_body_filter().filter();
-        let made = in_time(pin!(filter.call_constructor(store, direction, &wanted.state))).await;
+        let called = Arc::clone(&guest);
+        let made = lease
+            .call(move |Instance { store, meter, .. }| {
+                Box::pin(async move {
+                    let filter = called.weir_plugin_body_filter().filter();
+                    in_time(meter, pin!(filter.call_constructor(store, direction, &wanted.state))).await
+                })
+            })
+            .await;
         let filter = lease.pause(made)?;
         Ok(Self { lease, guest, filter, hops })
     }
 
-    async fn chunk(&mut self, bytes: &[u8]) -> Result<Bytes, Broken> {
-        let Instance { store, .. } = self.lease.resume(self.hops);
-        let filter = self.guest.weir_plugin_body_filter().filter();
-        let answer = in_time(pin!(filter.call_chunk(store, self.filter, bytes))).await;
+    async fn chunk(&mut self, bytes: Bytes) -> Result<Bytes, Broken> {
+        let (guest, filter) = self.resumed();
+        let answer = self
+            .lease
+            .call(move |Instance { store, meter, .. }| {
+                Box::pin(async move {
+                    let guest = guest.weir_plugin_body_filter().filter();
+                    in_time(meter, pin!(guest.call_chunk(store, filter, &bytes))).await
+                })
+            })
+            .await;
         let bytes = self.lease.pause(answer).and_then(|answer| self.checked(answer));
         bytes.map_err(|failure| self.lease.cut(failure))
     }
@@ -154,16 +178,34 @@ impl Call {
     async fn finish(&mut self, trailers: HeaderMap) -> Result<(Bytes, HeaderMap), Failure> {
         let lines: Vec<_> =
             trailers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
-        let Instance { store, .. } = self.lease.resume(self.hops);
-        let filter = self.guest.weir_plugin_body_filter().filter();
-        let answer = in_time(pin!(filter.call_end(store, self.filter, &lines))).await;
+        let (guest, filter) = self.resumed();
+        let answer = self
+            .lease
+            .call(move |Instance { store, meter, .. }| {
+                Box::pin(async move {
+                    let guest = guest.weir_plugin_body_filter().filter();
+                    in_time(meter, pin!(guest.call_end(store, filter, &lines))).await
+                })
+            })
+            .await;
         let (bytes, trailers) = self.lease.pause(answer)?.map_err(|error| self.refused(&error))?;
         let bytes = self.checked(Ok(bytes))?;
         let trailers = edit::fields(trailers).map_err(|reason| self.lease.failed(Cause::Answer, &reason))?;
-        let Instance { store, .. } = self.lease.resume(self.hops);
-        let dropped = in_time(pin!(self.filter.resource_drop_async(store))).await;
+        self.resumed();
+        let dropped = self
+            .lease
+            .call(move |Instance { store, meter, .. }| {
+                Box::pin(async move { in_time(meter, pin!(filter.resource_drop_async(store))).await })
+            })
+            .await;
         self.lease.pause(dropped)?;
         Ok((bytes, trailers))
+    }
+
+    /// What the next call is made with.
+    fn resumed(&mut self) -> (Arc<Filter>, ResourceAny) {
+        self.lease.resume(self.hops);
+        (Arc::clone(&self.guest), self.filter)
     }
 
     fn checked(&self, answer: Result<Vec<u8>, Error>) -> Result<Bytes, Failure> {

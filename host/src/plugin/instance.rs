@@ -127,7 +127,10 @@ impl Instances {
         let instance = lease.enter(&mut head.headers, exchange, hops);
         instance.store.data_mut().body = ahead;
         let answer = if step.configured.pace.is_slow() {
-            Box::pin(on_response_aside(&mut lease, status, state.to_vec(), values)).await
+            let state = state.to_vec();
+            let call = lease
+                .call(move |instance| Box::pin(async move { instance.on_response(status, &state, &values).await }));
+            Box::pin(call).await
         } else {
             instance.on_response(status, state, &values).await
         };
@@ -249,7 +252,8 @@ impl Instance {
             path_with_query: subject.uri.path_and_query().map_or("/", |target| target.as_str()),
             headers: &headers,
         };
-        in_time(pin!(self.guest.weir_plugin_middleware().call_on_request(&mut self.store, head))).await
+        let Self { store, guest, meter, .. } = self;
+        in_time(meter, pin!(guest.weir_plugin_middleware().call_on_request(store, head))).await
     }
 
     async fn on_response(
@@ -259,42 +263,26 @@ impl Instance {
         headers: &[Option<HeaderValue>],
     ) -> wasmtime::Result<wit::ResponseVerdict> {
         let head = wit::ResponseHead { status, headers: &bytes(headers) };
-        in_time(pin!(self.guest.weir_plugin_middleware().call_on_response(&mut self.store, state, head))).await
+        let Self { store, guest, meter, .. } = self;
+        in_time(meter, pin!(guest.weir_plugin_middleware().call_on_response(store, state, head))).await
     }
 }
 
-/// The same for a middleware that has run long, on the lane for such.
+/// The same for a middleware that has run long. What the call is about must outlive this worker's wait for it.
 async fn on_request_aside(
     lease: &mut Lease<'_>,
     subject: Subject<'_>,
 ) -> wasmtime::Result<(wit::RequestVerdict, Vec<u8>)> {
     let Subject { method, tls, uri, headers } = subject;
     let (method, uri) = (method.clone(), uri.clone());
-    let mut instance = lease.hand_over();
-    let call = async move {
-        let subject = Subject { method: &method, tls, uri: &uri, headers };
-        let answer = instance.on_request(&subject).await;
-        (instance, answer)
-    };
-    let (instance, answer) = lease.lane().run(call).await;
-    lease.give_back(instance);
-    answer
-}
-
-async fn on_response_aside(
-    lease: &mut Lease<'_>,
-    status: u16,
-    state: Vec<u8>,
-    headers: Vec<Option<HeaderValue>>,
-) -> wasmtime::Result<wit::ResponseVerdict> {
-    let mut instance = lease.hand_over();
-    let call = async move {
-        let answer = instance.on_response(status, &state, &headers).await;
-        (instance, answer)
-    };
-    let (instance, answer) = lease.lane().run(call).await;
-    lease.give_back(instance);
-    answer
+    lease
+        .call(move |instance| {
+            Box::pin(async move {
+                let subject = Subject { method: &method, tls, uri: &uri, headers };
+                instance.on_request(&subject).await
+            })
+        })
+        .await
 }
 
 fn named(headers: &HeaderMap, names: &[HeaderName]) -> Vec<Option<HeaderValue>> {

@@ -1,11 +1,14 @@
 //! Threads aside for guests that run long, with a low priority: what they cost, they cost themselves.
 //!
-//! Calls of a middleware run there until it has been quick a few times, and again once one has run long: `instance` and
-//! `pool` ask its [`Pace`]. Workers only wait for the answer.
+//! Calls of a middleware run there until it has been quick a few times, and again once one has run long: `instance`,
+//! `filter` and `pool` ask its [`Pace`]. Workers only wait for the answer. What is long is a matter of CPU time, which a
+//! [`Meter`] tells: on a busy machine the clock runs on while a thread waits for its turn.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -13,6 +16,11 @@ use tokio::task::JoinSet;
 /// How much less than other threads it runs where not all can (as `nice`).
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
+/// A call of so much CPU time is a long one: all others on its worker have waited for it.
+const LONG: Duration = Duration::from_millis(1);
+/// So many calls are measured after one that was long by the clock. To measure costs a microsecond, which short calls are
+/// spared as long as none looks long.
+const MEASURED_CALLS: u32 = 10;
 /// So many calls must have been short before a middleware comes to the workers.
 const SHORT_CALLS_AT_FIRST: u32 = 10;
 /// So many in a row before it comes back after a long one.
@@ -34,7 +42,13 @@ struct Handle(Mutex<Option<Runtime>>);
 pub(super) struct Pace {
     /// Short calls that are still to come; 0: it has been quick.
     to_come: AtomicU32,
+    /// Calls that are still to be measured, though it has been quick.
+    to_measure: AtomicU32,
 }
+
+/// The CPU time of one call in nanoseconds, if it is to be measured. The caller sees it while the call runs elsewhere.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Meter(Option<Arc<AtomicU64>>);
 
 impl Lane {
     /// Runs a call to its end, unless the caller no longer waits for it.
@@ -91,27 +105,61 @@ impl Drop for Handle {
 impl Pace {
     /// Of a plugin whose author we know.
     pub(super) const fn trusted() -> Self {
-        Self { to_come: AtomicU32::new(0) }
+        Self { to_come: AtomicU32::new(0), to_measure: AtomicU32::new(0) }
     }
 
     /// Of a plugin that may be anybody's.
     pub(super) const fn unknown() -> Self {
-        Self { to_come: AtomicU32::new(SHORT_CALLS_AT_FIRST) }
+        Self { to_come: AtomicU32::new(SHORT_CALLS_AT_FIRST), ..Self::trusted() }
     }
 
     pub(super) fn is_slow(&self) -> bool {
         self.to_come.load(Ordering::Relaxed) > 0
     }
 
-    /// Takes note of a call.
-    pub(super) fn called(&self, was_long: bool) {
-        if was_long {
-            self.to_come.store(SHORT_CALLS, Ordering::Relaxed);
-        } else if self.is_slow() {
-            // Two workers may count one call too few: nothing depends on it.
-            self.to_come.store(self.to_come.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+    /// For the next call.
+    pub(super) fn meter(&self) -> Meter {
+        let is_wanted = self.is_slow() || self.to_measure.load(Ordering::Relaxed) > 0;
+        Meter(is_wanted.then(Arc::default))
+    }
+
+    /// Takes note of a call that took so long by the clock, and of its CPU time where that is known.
+    pub(super) fn called(&self, elapsed: Duration, measured: Option<Duration>) {
+        match measured {
+            Some(spent) if spent >= LONG => self.to_come.store(SHORT_CALLS, Ordering::Relaxed),
+            Some(_) => [&self.to_come, &self.to_measure].into_iter().for_each(count_down),
+            None if elapsed >= LONG => self.to_measure.store(MEASURED_CALLS, Ordering::Relaxed),
+            None => {}
         }
     }
+}
+
+/// Two workers may count one call too few: nothing depends on it.
+fn count_down(calls: &AtomicU32) {
+    calls.store(calls.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+}
+
+impl Meter {
+    /// Does a part of the call, on this thread.
+    pub(super) fn run<T>(&self, part: impl FnOnce() -> T) -> T {
+        let Some(spent) = &self.0 else { return part() };
+        let begun = cpu_time();
+        let answer = part();
+        let more = cpu_time().saturating_sub(begun);
+        spent.fetch_add(u64::try_from(more.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        answer
+    }
+
+    /// Of those parts that have come to their end.
+    pub(super) fn measured(&self) -> Option<Duration> {
+        self.0.as_ref().map(|spent| Duration::from_nanos(spent.load(Ordering::Relaxed)))
+    }
+}
+
+/// Of this thread.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.try_into().unwrap_or_default()
 }
 
 fn start() -> Option<Runtime> {
@@ -140,15 +188,18 @@ mod tests {
 
     use super::*;
 
+    const SHORT: Option<Duration> = Some(Duration::from_micros(999));
+
     #[test]
     fn a_thousand_short_calls_make_up_for_a_long_one() {
         let pace = Pace::trusted();
-        pace.called(false);
+        pace.called(LONG, SHORT);
         assert!(!pace.is_slow());
-        pace.called(true);
+        pace.called(LONG, Some(LONG));
         for _ in 0..SHORT_CALLS {
             assert!(pace.is_slow());
-            pace.called(false);
+            assert!(pace.meter().measured().is_some());
+            pace.called(LONG, SHORT);
         }
         assert!(!pace.is_slow());
     }
@@ -158,9 +209,34 @@ mod tests {
         let pace = Pace::unknown();
         for _ in 0..SHORT_CALLS_AT_FIRST {
             assert!(pace.is_slow());
-            pace.called(false);
+            pace.called(Duration::ZERO, SHORT);
         }
         assert!(!pace.is_slow());
+    }
+
+    #[test]
+    fn what_looks_long_is_measured_before_it_is_judged() {
+        let pace = Pace::trusted();
+        assert!(pace.meter().measured().is_none());
+        pace.called(LONG, None);
+        for _ in 0..MEASURED_CALLS {
+            assert!(!pace.is_slow());
+            assert!(pace.meter().measured().is_some());
+            pace.called(LONG, SHORT);
+        }
+        assert!(pace.meter().measured().is_none());
+    }
+
+    #[test]
+    fn time_that_a_call_waits_is_not_its_own() {
+        let meter = Pace::unknown().meter();
+        meter.run(|| thread::park_timeout(LONG * 20));
+        assert!(meter.measured().is_some_and(|spent| spent < LONG * 10), "{meter:?}");
+        meter.run(|| {
+            let begun = cpu_time();
+            while cpu_time() < begun + LONG * 10 {}
+        });
+        assert!(meter.measured().is_some_and(|spent| spent >= LONG * 10), "{meter:?}");
     }
 
     #[tokio::test]
@@ -169,6 +245,7 @@ mod tests {
         let name = lane.run(async { std::thread::current().name().map(str::to_owned) }).await;
         assert_eq!(name.as_deref(), Some("plugins"));
     }
+
     /// Takes as long to drop as the other end of its channel lives.
     struct Waits(Receiver<()>);
 

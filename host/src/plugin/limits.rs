@@ -4,7 +4,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -15,6 +15,7 @@ use wasmtime::{
 use super::filter::ANSWER_AT_MOST;
 use super::grants::TooLate;
 use super::imports::{State, printable};
+use super::lane::Meter;
 use super::usage::Cause;
 
 /// How often running guests are made to yield their thread, and the unit of their CPU budget.
@@ -80,11 +81,15 @@ pub(super) fn ticks(budget: Duration) -> u32 {
 
 /// Ends a call that waits for too long, by whatever means: what guests use to wait is not all ours. A timer is made for
 /// calls alone that do wait. The call is large, and so stays where it is.
-pub(super) async fn in_time<T>(mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>) -> wasmtime::Result<T> {
-    if let Poll::Ready(answer) = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+pub(super) async fn in_time<T>(
+    meter: &Meter,
+    mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
+) -> wasmtime::Result<T> {
+    let mut part = |context: &mut Context<'_>| meter.run(|| call.as_mut().poll(context));
+    if let Poll::Ready(answer) = poll_fn(|context| Poll::Ready(part(context))).await {
         return answer;
     }
-    timeout(CALL_TIME, call).await.unwrap_or_else(|_| Err(wasmtime::Error::new(TooLate)))
+    timeout(CALL_TIME, poll_fn(part)).await.unwrap_or_else(|_| Err(wasmtime::Error::new(TooLate)))
 }
 
 /// What a call failed of.

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -21,7 +22,7 @@ use super::bindings::middleware::weir::plugin::log::Level;
 use super::edit::{self, Plan};
 use super::grants::Grants;
 use super::imports::{Exchange, State};
-use super::lane::Lane;
+use super::lane::{Lane, Meter};
 use super::limits::{self, CALL_TIME, HANDED_OVER_AT_MOST, INIT_BUDGET, TICK, allow, trap_reason};
 use super::usage::Cause;
 use super::{Configured, Step, opaque};
@@ -32,7 +33,7 @@ use crate::http::{Broken, Failure};
 const INIT_TIME: Duration = Duration::from_secs(10);
 /// Exchanges by `fetch`.
 const EXCHANGES_PER_CALL: u32 = 16;
-/// A call that ran so many ticks is a long one.
+/// A call that ran so many ticks is known to be long without a meter: one alone falls into short calls too.
 const TICKS_OF_A_LONG_CALL: u32 = 2;
 /// An instance whose memory has grown by more than this, and more than twofold, is not kept.
 const GROWTH_AT_MOST: usize = 1 << 20;
@@ -58,6 +59,8 @@ pub(super) struct Instance {
     pub(super) guest: MiddlewarePlugin,
     /// All of its exports.
     pub(super) component: component::Instance,
+    /// Of the call that runs.
+    pub(super) meter: Meter,
     gauge: Gauge,
     /// Bytes of memory after `init`.
     memory_at_first: usize,
@@ -71,6 +74,9 @@ pub(super) struct Held {
     /// Bytes of linear memory.
     memory: AtomicUsize,
 }
+
+/// What a call of an instance answers, in time.
+pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The part of one instance in what is [`Held`].
 struct Gauge {
@@ -96,6 +102,8 @@ pub(super) struct Lease<'a> {
     began: Instant,
     /// While the guest runs.
     entered: Option<Instant>,
+    /// Of that call.
+    meter: Meter,
 }
 
 impl Pool {
@@ -158,7 +166,8 @@ impl Pool {
         running.set(running.get() + 1);
         let instance = self.idle.borrow_mut().pop();
         self.not_needed.set(self.not_needed.get().min(self.idle.borrow().len()));
-        let mut lease = Lease { pool: self, step, purpose, worker, instance, began, entered: None };
+        let mut lease =
+            Lease { pool: self, step, purpose, worker, instance, began, entered: None, meter: Meter::default() };
         if lease.instance.is_none() {
             let made = Box::pin(lease.make()).await;
             let (instance, _) = made.map_err(|error| lease.failed(Cause::Start, &format!("{error:#}")))?;
@@ -195,22 +204,34 @@ impl Lease<'_> {
         }
         allow(&mut instance.store, plugin.policy.cpu);
         instance.store.set_hostcall_fuel(plugin.policy.verdict_at_most());
+        self.meter = self.step.configured.pace.meter();
+        instance.meter.clone_from(&self.meter);
         self.entered = Some(self.began);
         instance
     }
 
-    /// Where calls run that run long.
-    pub(super) fn lane(&self) -> &Lane {
-        &self.step.configured.plugin.host.lane
-    }
-
-    /// Hands the instance over, to be called there.
-    pub(super) fn hand_over(&mut self) -> Instance {
-        self.instance.take().expect("a lease is taken with an instance and left once")
-    }
-
-    pub(super) fn give_back(&mut self, instance: Instance) {
+    /// Has the instance called: aside if its plugin has run long.
+    pub(super) async fn call<T, C>(&mut self, call: C) -> T
+    where
+        T: Send + 'static,
+        C: FnOnce(&mut Instance) -> Answer<'_, T> + Send + 'static,
+    {
+        const PRESENT: &str = "a lease is taken with an instance and left once";
+        if !self.step.configured.pace.is_slow() {
+            return call(self.instance.as_mut().expect(PRESENT)).await;
+        }
+        let mut instance = self.instance.take().expect(PRESENT);
+        let called = async move {
+            let answer = call(&mut instance).await;
+            (instance, answer)
+        };
+        let (instance, answer) = self.lane().run(called).await;
         self.instance = Some(instance);
+        answer
+    }
+
+    fn lane(&self) -> &Lane {
+        &self.step.configured.plugin.host.lane
     }
 
     /// Takes the headers back, even after a trap, and the instance with them if it may be used again.
@@ -224,13 +245,7 @@ impl Lease<'_> {
         state.exchange = None;
         state.usage = None;
         let ticks = state.ticks_used(plugin.plugin.policy.cpu);
-        let now = Instant::now();
-        self.entered = None;
-        self.step.usage.called(self.worker, now - self.began);
-        plugin.pace.called(ticks >= TICKS_OF_A_LONG_CALL);
-        if ticks > 0 {
-            plugin.plugin.share.spend(TICK * ticks, now);
-        }
+        self.called(ticks);
         match answer {
             Ok(value) => {
                 self.put_back(instance);
@@ -258,6 +273,8 @@ impl Lease<'_> {
         }
         allow(&mut instance.store, plugin.policy.cpu);
         instance.store.set_hostcall_fuel(HANDED_OVER_AT_MOST);
+        self.meter = self.step.configured.pace.meter();
+        instance.meter.clone_from(&self.meter);
         self.began = Instant::now();
         self.entered = Some(self.began);
         instance
@@ -265,21 +282,30 @@ impl Lease<'_> {
 
     /// Counts such a call; a trap drops the instance.
     pub(super) fn pause<T>(&mut self, answer: wasmtime::Result<T>) -> Result<T, Failure> {
-        let plugin = &self.step.configured.plugin;
+        let cpu = self.step.configured.plugin.policy.cpu;
         let state = self.instance.as_mut().expect("a call has an instance").store.data_mut();
         state.tell(if answer.is_ok() { Level::Info } else { Level::Error });
-        let now = Instant::now();
-        self.entered = None;
-        self.step.usage.called(self.worker, now - self.began);
-        let ticks = state.ticks_used(plugin.policy.cpu);
-        if ticks > 0 {
-            plugin.share.spend(TICK * ticks, now);
-        }
+        let ticks = state.ticks_used(cpu);
         let failed = answer.map_err(|error| (limits::cause(&error, state), trap_reason(&error)));
+        self.called(ticks);
         failed.map_err(|(cause, reason)| {
             self.instance.take().into_iter().for_each(|instance| self.retire(instance));
             self.failed(cause, &reason)
         })
+    }
+
+    /// Counts what a call has cost.
+    fn called(&mut self, ticks: u32) {
+        let plugin = &self.step.configured;
+        let now = Instant::now();
+        let elapsed = now - self.began;
+        self.entered = None;
+        self.step.usage.called(self.worker, elapsed);
+        let known = || (ticks >= TICKS_OF_A_LONG_CALL).then(|| TICK * ticks);
+        plugin.pace.called(elapsed, self.meter.measured().or_else(known));
+        if ticks > 0 {
+            plugin.plugin.share.spend(TICK * ticks, now);
+        }
     }
 
     /// Keeps an instance that was held for the next who needs one, if it may be used again.
@@ -341,9 +367,11 @@ impl Drop for Lease<'_> {
             // Nobody waits for the call any more, but it has cost what it has cost.
             let plugin = &self.step.configured;
             let ticks = instance.as_ref().map(|instance| instance.store.data().ticks_used(plugin.plugin.policy.cpu));
-            let cost = ticks.map_or_else(|| entered.elapsed(), |ticks| TICK * ticks);
+            // Aside it goes on to the end of its tick.
+            let aside = || entered.elapsed().min(self.meter.measured().unwrap_or_default() + TICK);
+            let cost = ticks.map_or_else(aside, |ticks| TICK * ticks);
             if cost >= TICK * TICKS_OF_A_LONG_CALL {
-                plugin.pace.called(true);
+                plugin.pace.called(cost, Some(cost));
             }
             plugin.plugin.share.spend(cost, Instant::now());
         }
@@ -446,5 +474,6 @@ async fn instantiate(plugin: &Configured) -> anyhow::Result<Instance> {
     let component = pre.instance_pre().instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
     let guest = MiddlewarePlugin::new(&mut store, &component).map_err(opaque).context("starting it")?;
     let gauge = Gauge::new(&plugin.held, 0);
-    Ok(Instance { store, guest, component, gauge, memory_at_first: 0, handles_at_first: 0 })
+    let meter = Meter::default();
+    Ok(Instance { store, guest, component, meter, gauge, memory_at_first: 0, handles_at_first: 0 })
 }
