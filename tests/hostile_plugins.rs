@@ -13,7 +13,7 @@
 //! | What it tries | Test |
 //! |---|---|
 //! | loops, fills memory for ever | `burns::endless_work_is_ended_after_its_time` |
-//! | takes a little less time than it may, again and again | `burns::a_slow_burn_has_its_share_and_no_more` |
+//! | takes a little less time than it may, again and again | `burns::a_slow_burn_has_its_share_and_no_more`, `burns::a_filter_that_takes_long_holds_nobody_up` |
 //! | grows memory | `burns::memory_is_bounded`, `burns::what_guests_took_is_given_back` |
 //! | grows tables; handles | `plugin::limits` of the host |
 //! | recurses until the stack ends | `burns::a_stack_that_overflows_is_a_trap` |
@@ -55,14 +55,15 @@ mod reaches;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 
 use crate::support::backend::Backend;
 use crate::support::client::{Client, Reply};
@@ -78,13 +79,15 @@ const SLACK_WHEN_QUIET: Duration = Duration::from_millis(1);
 const QUIET: &str = "WEIR_QUIET";
 /// Connections of the neighbour. The system spreads them over the workers: that all are with one of two happens once in
 /// 32,768 times.
-const CONNECTIONS: u32 = 16;
-/// How often each of them asks: often enough to see a pause, and too seldom to make the machine busy. An attack is made as often
-/// at most: what it can do by many requests alone, it needs no plugin for.
-const PACE: Duration = Duration::from_millis(10);
-/// Measured by turns, without and with the attack, so that what the machine does to one it does to the other. Each turn has a
-/// figure of its own, and the median of these counts.
+const CONNECTIONS: usize = 16;
+/// How often he asks, each time on the next of them: often enough to see a pause, and too seldom to make the machine busy.
+const ASKS_EVERY: Duration = Duration::from_millis(5);
+/// How often an attack is made at most, and how often it asks: what it can do by many requests alone, it needs no plugin for.
+const ATTACKS_EVERY: Duration = Duration::from_millis(10);
+/// Measured by turns, with harmless requests in place of the attack and with the attack, so that what the machine does to one
+/// it does to the other. Each turn has a figure of its own, and the median of these counts.
 const ROUNDS: u32 = 5;
+const ROUNDS_WHEN_QUIET: u32 = 9;
 /// So long is a turn at least.
 const TURN: Duration = Duration::from_millis(250);
 const TURN_WHEN_QUIET: Duration = Duration::from_millis(1000);
@@ -95,6 +98,8 @@ pub(crate) struct Hostile {
     /// Of all routes.
     pub(crate) backend: Backend,
     apart: Apart,
+    /// That of an attack, while the neighbour is measured.
+    pace: Mutex<Option<Interval>>,
 }
 
 /// A thread for the neighbour and the server, whom nothing but the proxy may hold up: an attack keeps the others busy.
@@ -123,11 +128,14 @@ impl Hostile {
         folder.write(&format!("plugins/{name}.wasm"), bytes);
         folder.write("routing/all.yaml", routes(name, options, &backend.url()));
         let proxy = Proxy::start_in(folder, &format!("{INSTALL}api: {{}}\n{install}")).await;
-        Self { proxy, backend, apart }
+        Self { proxy, backend, apart, pace: Mutex::default() }
     }
 
     /// A request for the route of the middleware of that number.
     pub(crate) async fn ask(&self, number: usize) -> Reply {
+        if let Some(pace) = &mut *self.pace.lock().await {
+            pace.tick().await;
+        }
         self.proxy.get(&format!("http://a{number}.example/")).await
     }
 
@@ -141,48 +149,43 @@ impl Hostile {
     /// Has the attack made, again and again for as long as it takes to measure, while the neighbour is asked at a steady pace:
     /// each of his requests must be answered well, and 99 of 100 in at most a quarter more time than before.
     pub(crate) async fn beside(&self, what: &str, attack: impl AsyncFnMut()) -> Neighbour {
-        let is_quiet = std::env::var_os(QUIET).is_some();
-        let turn = if is_quiet { TURN_WHEN_QUIET } else { TURN };
-        let neighbour = self.measured(turn, attack).await;
-        if is_quiet {
-            let _ = writeln!(io::stderr(), "{what}: {neighbour:?}");
-        }
-        let slack = if is_quiet { SLACK_WHEN_QUIET } else { SLACK };
+        let neighbour = self.measured(what, attack).await;
+        let slack = if is_quiet() { SLACK_WHEN_QUIET } else { SLACK };
         assert!(neighbour.is_unharmed(slack), "{what}: {neighbour:?}");
         neighbour
     }
 
     /// The same without a judgement of the times.
-    async fn measured(&self, turn: Duration, mut attack: impl AsyncFnMut()) -> Neighbour {
+    async fn measured(&self, what: &str, mut attack: impl AsyncFnMut()) -> Neighbour {
+        let (turn, rounds) = if is_quiet() { (TURN_WHEN_QUIET, ROUNDS_WHEN_QUIET) } else { (TURN, ROUNDS) };
+        *self.pace.lock().await = Some(paced(ATTACKS_EVERY));
         let (mut before, mut during) = (Vec::new(), Vec::new());
         let begun = Instant::now();
         // Some attacks take much longer than a turn.
-        while before.is_empty() || (before.len() < ROUNDS as usize && begun.elapsed() < turn * ROUNDS * 3) {
-            before.push(self.p99(async || tokio::time::sleep(turn).await).await);
-            let attacks = async || {
-                let (begun, mut pace) = (Instant::now(), paced(Instant::now()));
-                while begun.elapsed() < turn {
-                    pace.tick().await;
-                    attack().await;
-                }
-            };
-            during.push(self.p99(attacks).await);
+        while before.is_empty() || (before.len() < rounds as usize && begun.elapsed() < turn * rounds * 3) {
+            let harmless = async || assert_eq!(self.proxy.get("http://plain.example/").await.said(), (200, "hello"));
+            before.push(self.p99(turn, harmless).await);
+            during.push(self.p99(turn, &mut attack).await);
         }
-        Neighbour { before: median(before), during: median(during) }
+        *self.pace.lock().await = None;
+        let neighbour = Neighbour { before: median(before), during: median(during) };
+        if is_quiet() {
+            let _ = writeln!(io::stderr(), "{what}: {neighbour:?}");
+        }
+        neighbour
     }
 
-    /// The longest that 99 of 100 of the neighbour's requests take until `work` has been done.
-    async fn p99(&self, work: impl AsyncFnOnce()) -> Duration {
+    /// The longest that 99 of 100 of the neighbour's requests take while `other` is done again and again.
+    async fn p99(&self, turn: Duration, mut other: impl AsyncFnMut()) -> Duration {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut asking = JoinSet::new();
-        for number in 0..CONNECTIONS {
-            // One after the other: all at once they would wait for each other.
-            let begin = Instant::now() + PACE * number / CONNECTIONS;
-            asking.spawn_on(ask_steadily(self.proxy.address("web"), begin, Arc::clone(&stop)), &self.apart.handle());
+        let asking = self.apart.handle().spawn(ask_steadily(self.proxy.address("web"), Arc::clone(&stop)));
+        let (begun, mut pace) = (Instant::now(), paced(ATTACKS_EVERY));
+        while begun.elapsed() < turn {
+            pace.tick().await;
+            other().await;
         }
-        work().await;
         stop.store(true, Ordering::SeqCst);
-        let mut times = soon("the neighbour's last answers", asking.join_all()).await.concat();
+        let mut times = soon("the neighbour's last answer", asking).await.expect("a good answer to each request");
         times.sort_unstable();
         times[times.len() * 99 / 100]
     }
@@ -213,21 +216,31 @@ impl Neighbour {
 }
 
 /// How long each request took.
-async fn ask_steadily(proxy: SocketAddr, begin: Instant, stop: Arc<AtomicBool>) -> Vec<Duration> {
-    let mut client = Client::plain(proxy).await;
-    let mut pace = paced(begin);
+async fn ask_steadily(proxy: SocketAddr, stop: Arc<AtomicBool>) -> Vec<Duration> {
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        clients.push(Client::plain(proxy).await);
+    }
+    let mut pace = paced(ASKS_EVERY);
     let mut times = Vec::new();
-    while !stop.load(Ordering::SeqCst) {
+    for number in (0..clients.len()).cycle() {
         pace.tick().await;
         let begun = Instant::now();
-        assert_eq!(client.get("http://plain.example/").await.said(), (200, "hello"), "the neighbour's answer");
+        assert_eq!(clients[number].get("http://plain.example/").await.said(), (200, "hello"), "the neighbour's answer");
         times.push(begun.elapsed());
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
     }
     times
 }
 
-fn paced(begin: Instant) -> Interval {
-    let mut pace = interval_at(begin, PACE);
+fn is_quiet() -> bool {
+    std::env::var_os(QUIET).is_some()
+}
+
+fn paced(every: Duration) -> Interval {
+    let mut pace = interval(every);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     pace
 }
@@ -264,4 +277,19 @@ async fn a_neighbour_that_is_held_up_is_seen() {
     let neighbour = hostile.beside("nothing", async || assert_eq!(hostile.ask(0).await.status, 200)).await;
     let slow = Neighbour { during: neighbour.before * 5 / 4 + SLACK * 2, ..neighbour };
     assert!(!slow.is_unharmed(SLACK));
+}
+
+/// Not judged: what the machine itself does to the neighbour while one of its cores is busy, at the priority of plugins that
+/// run long, tells how to read the other figures.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_core_that_is_busy_with_nothing_of_ours() {
+    let hostile = Hostile::start("misbehaves", &["how: traps"], "").await;
+    hostile
+        .measured("a busy core", async || {
+            let busy = ["-n", "10", "timeout", "1", "sh", "-c", "while :; do :; done"];
+            let mut busy = Command::new("nice").args(busy).spawn().expect("a shell");
+            sleep(Duration::from_secs(1)).await;
+            busy.wait().expect("its end");
+        })
+        .await;
 }

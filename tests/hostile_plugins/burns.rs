@@ -84,6 +84,16 @@ async fn a_slow_burn_has_its_share_and_no_more() {
     eventually("its turn", async || hostile.ask(0).await.status == 200).await;
 }
 
+/// Each piece of a body ends before its time is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_takes_long_holds_nobody_up() {
+    let hostile = Hostile::start("bodies", &["responseFilter: takesLong"], "").await;
+    hostile
+        .beside("a filter", async || assert!(matches!(hostile.ask(0).await.said(), (200, "hello") | (503, _))))
+        .await;
+    eventually("its turn", async || hostile.ask(0).await.said() == (200, "hello")).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_is_bounded() {
     let hostile = Hostile::start("burns", &["how: grows"], "").await;

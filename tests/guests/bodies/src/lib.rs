@@ -2,6 +2,7 @@
 //! to them what a plugin must not do.
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use weir_sdk::{
@@ -122,6 +123,10 @@ impl BodyFilter for Filter {
             "errs" if is_bad => Err(Error::new(ErrorKind::Internal, "like `boom`")),
             "traps" if is_bad => panic!("on purpose"),
             "loops" if is_bad => loops(),
+            "takesLong" => {
+                takes_long();
+                Ok(bytes)
+            }
             "growsMemory" if is_bad => Ok(black_box(vec![b'x'; 1 << 30])),
             "answersTooMuch" if is_bad => Ok(vec![b'x'; (16 << 20) + 1]),
             _ => Ok(bytes),
@@ -148,6 +153,13 @@ impl BodyFilter for Filter {
 }
 
 weir_sdk::export!(Bodies, filter = Filter);
+
+fn takes_long() {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(4) {
+        black_box(begun);
+    }
+}
 
 fn loops() -> ! {
     let mut count = 0_u64;
