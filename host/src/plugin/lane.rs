@@ -18,9 +18,9 @@ use tokio::task::JoinSet;
 const NICENESS: i32 = 10;
 /// A call of so much CPU time is a long one: all others on its worker have waited for it.
 const LONG: Duration = Duration::from_millis(1);
-/// So many calls are measured after one that was long by the clock. To measure costs a microsecond, which short calls are
-/// spared as long as none looks long.
-const MEASURED_CALLS: u32 = 10;
+/// So many calls are measured after one that was long by the clock, and one in so many may go on being long unseen. To
+/// measure costs half a microsecond, which calls are spared as long as none looks long.
+const MEASURED_CALLS: u32 = 200;
 /// So many calls must have been short before a middleware comes to the workers.
 const SHORT_CALLS_AT_FIRST: u32 = 10;
 /// So many in a row before it comes back after a long one.
