@@ -44,6 +44,9 @@ struct Opening {
 #[derive(Debug)]
 pub(super) struct Share {
     cores: f64,
+    made: Instant,
+    /// Nanoseconds after `made`; something is left if they are over. Each call asks, and none waits for a lock.
+    used_up_until: AtomicU64,
     saved: Mutex<Saved>,
 }
 
@@ -100,19 +103,32 @@ impl History {
 impl Share {
     /// `cores` is how much CPU time it may take of each second; 0: as much as it likes.
     pub(super) fn new(cores: f64) -> Self {
-        Self { cores, saved: Mutex::new(Saved { seconds: cores * SAVED_SECONDS, at: Instant::now() }) }
+        let made = Instant::now();
+        let saved = Mutex::new(Saved { seconds: cores * SAVED_SECONDS, at: made });
+        Self { cores, made, used_up_until: AtomicU64::new(0), saved }
     }
 
     /// Takes note of CPU time.
     pub(super) fn spend(&self, time: Duration, now: Instant) {
-        if self.cores > 0.0 {
-            self.saved(now).seconds -= time.as_secs_f64();
+        if self.cores <= 0.0 {
+            return;
+        }
+        let mut saved = self.saved(now);
+        saved.seconds -= time.as_secs_f64();
+        if saved.seconds <= 0.0 {
+            let wait = -saved.seconds / self.cores * 1e9;
+            self.used_up_until.store(self.nanoseconds(now).saturating_add(wait as u64), Ordering::Relaxed);
         }
     }
 
     /// Whether all of it has been used up.
     pub(super) fn is_used_up(&self, now: Instant) -> bool {
-        self.cores > 0.0 && self.saved(now).seconds <= 0.0
+        let until = self.used_up_until.load(Ordering::Relaxed);
+        until > 0 && self.nanoseconds(now) <= until
+    }
+
+    fn nanoseconds(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.made).as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn saved(&self, now: Instant) -> std::sync::MutexGuard<'_, Saved> {
