@@ -149,22 +149,32 @@ impl Hostile {
     /// Has the attack made, again and again for as long as it takes to measure, while the neighbour is asked at a steady pace:
     /// each of his requests must be answered well, and 99 of 100 in at most a quarter more time than before.
     pub(crate) async fn beside(&self, what: &str, attack: impl AsyncFnMut()) -> Neighbour {
-        let neighbour = self.measured(what, attack).await;
+        let harmless = async || assert_eq!(self.proxy.get("http://plain.example/").await.said(), (200, "hello"));
+        self.beside_as(what, harmless, attack).await
+    }
+
+    /// The same, with other requests than usual in place of the attack: what these do to the neighbour is not its doing.
+    pub(crate) async fn beside_as(
+        &self,
+        what: &str,
+        harmless: impl AsyncFnMut(),
+        attack: impl AsyncFnMut(),
+    ) -> Neighbour {
+        let neighbour = self.measured(what, harmless, attack).await;
         let slack = if is_quiet() { SLACK_WHEN_QUIET } else { SLACK };
         assert!(neighbour.is_unharmed(slack), "{what}: {neighbour:?}");
         neighbour
     }
 
     /// The same without a judgement of the times.
-    async fn measured(&self, what: &str, mut attack: impl AsyncFnMut()) -> Neighbour {
+    async fn measured(&self, what: &str, mut harmless: impl AsyncFnMut(), mut attack: impl AsyncFnMut()) -> Neighbour {
         let (turn, rounds) = if is_quiet() { (TURN_WHEN_QUIET, ROUNDS_WHEN_QUIET) } else { (TURN, ROUNDS) };
         *self.pace.lock().await = Some(paced(ATTACKS_EVERY));
         let (mut before, mut during) = (Vec::new(), Vec::new());
         let begun = Instant::now();
         // Some attacks take much longer than a turn.
         while before.is_empty() || (before.len() < rounds as usize && begun.elapsed() < turn * rounds * 3) {
-            let harmless = async || assert_eq!(self.proxy.get("http://plain.example/").await.said(), (200, "hello"));
-            before.push(self.p99(turn, harmless).await);
+            before.push(self.p99(turn, &mut harmless).await);
             during.push(self.p99(turn, &mut attack).await);
         }
         *self.pace.lock().await = None;
@@ -284,12 +294,11 @@ async fn a_neighbour_that_is_held_up_is_seen() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_core_that_is_busy_with_nothing_of_ours() {
     let hostile = Hostile::start("misbehaves", &["how: traps"], "").await;
-    hostile
-        .measured("a busy core", async || {
-            let busy = ["-n", "10", "timeout", "1", "sh", "-c", "while :; do :; done"];
-            let mut busy = Command::new("nice").args(busy).spawn().expect("a shell");
-            sleep(Duration::from_secs(1)).await;
-            busy.wait().expect("its end");
-        })
-        .await;
+    let busy = async || {
+        let busy = ["-n", "10", "timeout", "1", "sh", "-c", "while :; do :; done"];
+        let mut busy = Command::new("nice").args(busy).spawn().expect("a shell");
+        sleep(Duration::from_secs(1)).await;
+        busy.wait().expect("its end");
+    };
+    hostile.measured("a busy core", async || sleep(Duration::from_secs(1)).await, busy).await;
 }

@@ -139,30 +139,37 @@ async fn headers_beyond_all_measure_are_not_sent() {
 async fn a_body_that_nobody_reads_is_no_request() {
     let hostile = Hostile::start("burns", &["how: refuses"], "").await;
     let address = hostile.proxy.address("web");
-    hostile
-        .beside("refuses", async || {
-            let inner = "GET /smuggled HTTP/1.1\r\nHost: plain.example\r\n\r\n";
-            let outer =
-                format!("POST / HTTP/1.1\r\nHost: a0.example\r\nContent-Length: {}\r\n\r\n{inner}", inner.len());
-            let last = "GET / HTTP/1.1\r\nHost: plain.example\r\nConnection: close\r\n\r\n";
-            let answers = raw(address, &format!("{outer}{last}")).await;
-            assert!(answers.starts_with("HTTP/1.1 403 "), "{answers}");
-            // The second one, unless the connection was closed after the first.
-            assert!(answers.matches("HTTP/1.1 ").count() <= 2, "{answers}");
-            assert!(answers.contains("HTTP/1.1 200 ") || !answers.contains("hello"), "{answers}");
+    let refuses = async || {
+        let inner = "GET /smuggled HTTP/1.1\r\nHost: plain.example\r\n\r\n";
+        let outer = format!("POST / HTTP/1.1\r\nHost: a0.example\r\nContent-Length: {}\r\n\r\n{inner}", inner.len());
+        let last = "GET / HTTP/1.1\r\nHost: plain.example\r\nConnection: close\r\n\r\n";
+        let answers = raw(address, &format!("{outer}{last}")).await;
+        assert!(answers.starts_with("HTTP/1.1 403 "), "{answers}");
+        // The second one, unless the connection was closed after the first.
+        assert!(answers.matches("HTTP/1.1 ").count() <= 2, "{answers}");
+        assert!(answers.contains("HTTP/1.1 200 ") || !answers.contains("hello"), "{answers}");
 
-            let mut stream = connect(address).await;
-            let head = format!("POST / HTTP/1.1\r\nHost: a0.example\r\nContent-Length: {}\r\n\r\n", 1_u64 << 30);
-            stream.write_all(head.as_bytes()).await.expect("the proxy reads");
-            assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 403 "), "at once");
-            // Nobody reads the whole of it: the client is told to stop.
-            let mut sent = 0;
-            while sent < 64 << 20 && stream.write_all(&[b'x'; 1 << 16]).await.is_ok() {
-                sent += 1 << 16;
-            }
-            assert!(sent < 64 << 20, "{sent} bytes were taken");
-        })
-        .await;
+        let mut stream = connect(address).await;
+        let head = format!("POST / HTTP/1.1\r\nHost: a0.example\r\nContent-Length: {}\r\n\r\n", 1_u64 << 30);
+        stream.write_all(head.as_bytes()).await.expect("the proxy reads");
+        assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 403 "), "at once");
+        // Nobody reads the whole of it: the client is told to stop.
+        let mut sent = 0;
+        while sent < 64 << 20 && stream.write_all(&[b'x'; 1 << 16]).await.is_ok() {
+            sent += 1 << 16;
+        }
+        assert!(sent < 64 << 20, "{sent} bytes were taken");
+    };
+    // As much is sent to a route without a plugin.
+    let posts = async || {
+        let request = "GET / HTTP/1.1\r\nHost: plain.example\r\nConnection: close\r\n\r\n";
+        assert!(raw(address, request).await.ends_with("hello"));
+        let body = "x".repeat(256 << 10);
+        let head = "POST / HTTP/1.1\r\nHost: plain.example\r\nConnection: close\r\n";
+        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        assert!(raw(address, &request).await.ends_with("hello"));
+    };
+    hostile.beside_as("refuses", posts, refuses).await;
     assert!(hostile.backend.seen().iter().all(|seen| seen.target == "/"), "nothing was smuggled");
 }
 
