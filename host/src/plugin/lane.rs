@@ -1,6 +1,6 @@
 //! Threads aside for guests that run long, with a low priority: what they cost, they cost themselves.
 //!
-//! Calls of a middleware run there until it has been quick a few times, and again once one has run long: `instance`,
+//! Calls of a middleware run there until it has been quick a few times, and again once too many have run long: `instance`,
 //! `filter` and `pool` ask its [`Pace`]. Workers only wait for the answer. What is long is a matter of CPU time, which a
 //! [`Meter`] tells: on a busy machine the clock runs on while a thread waits for its turn.
 
@@ -16,18 +16,15 @@ use tokio::task::JoinSet;
 /// How much less than other threads it runs where not all can (as `nice`).
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
-/// A call of so much CPU time is a long one: all others on its worker have waited for it. Guests with a runtime of their own
-/// need a third of that for a short one.
-const LONG: Duration = Duration::from_micros(250);
-/// The same where we know the author: a password may be hashed where requests are served.
-const LONG_IF_TRUSTED: Duration = Duration::from_millis(1);
-/// So many calls are measured after one that was long by the clock, and one in so many may go on being long unseen. To
-/// measure costs half a microsecond, which calls are spared as long as none looks long.
-const MEASURED_CALLS: u32 = 200;
-/// So many calls must have been short before a middleware comes to the workers.
-const SHORT_CALLS_AT_FIRST: u32 = 10;
-/// So many in a row before it comes back after a long one.
-const SHORT_CALLS: u32 = 1000;
+/// A call of so much CPU time is a long one: all others on its worker have waited for it.
+const LONG: Duration = Duration::from_millis(1);
+/// So many short calls make up for a long one. Of those that are left open, calls go on aside while it is more than for one:
+/// a runtime that collects its garbage now and then stays with the workers.
+const SHORT_FOR_A_LONG_ONE: u32 = 200;
+/// So many are left open at most: who was slow and no longer is comes back in time.
+const OPEN_AT_MOST: u32 = SHORT_FOR_A_LONG_ONE * 3;
+/// So many calls of one that nobody knows yet are made aside.
+const FIRST_CALLS: u32 = 10;
 /// So many things may wait to be dropped. More would heap up memory where the threads have no time for them.
 const DROPS_AT_MOST: usize = 4;
 
@@ -43,12 +40,8 @@ struct Handle(Mutex<Option<Runtime>>);
 /// Whether a middleware's calls belong there.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// The CPU time of a long call.
-    long: Duration,
-    /// Short calls that are still to come; 0: it has been quick.
-    to_come: AtomicU32,
-    /// Calls that are still to be measured, though it has been quick.
-    to_measure: AtomicU32,
+    /// Short calls that would make up for the long ones. Calls are measured until it is 0, which costs half a microsecond.
+    open: AtomicU32,
 }
 
 /// The CPU time of one call in nanoseconds, if it is to be measured. The caller sees it while the call runs elsewhere.
@@ -110,38 +103,36 @@ impl Drop for Handle {
 impl Pace {
     /// Of a plugin whose author we know.
     pub(super) const fn trusted() -> Self {
-        Self { long: LONG_IF_TRUSTED, to_come: AtomicU32::new(0), to_measure: AtomicU32::new(0) }
+        Self { open: AtomicU32::new(0) }
     }
 
     /// Of a plugin that may be anybody's.
     pub(super) const fn unknown() -> Self {
-        Self { long: LONG, to_come: AtomicU32::new(SHORT_CALLS_AT_FIRST), ..Self::trusted() }
+        Self { open: AtomicU32::new(SHORT_FOR_A_LONG_ONE + FIRST_CALLS) }
     }
 
     pub(super) fn is_slow(&self) -> bool {
-        self.to_come.load(Ordering::Relaxed) > 0
+        self.open.load(Ordering::Relaxed) > SHORT_FOR_A_LONG_ONE
     }
 
     /// For the next call.
     pub(super) fn meter(&self) -> Meter {
-        let is_wanted = self.is_slow() || self.to_measure.load(Ordering::Relaxed) > 0;
-        Meter(is_wanted.then(Arc::default))
+        Meter((self.open.load(Ordering::Relaxed) > 0).then(Arc::default))
     }
 
     /// Takes note of a call that took so long by the clock, and of its CPU time where that is known.
     pub(super) fn called(&self, elapsed: Duration, measured: Option<Duration>) {
-        match measured {
-            Some(spent) if spent >= self.long => self.to_come.store(SHORT_CALLS, Ordering::Relaxed),
-            Some(_) => [&self.to_come, &self.to_measure].into_iter().for_each(count_down),
-            None if elapsed >= self.long => self.to_measure.store(MEASURED_CALLS, Ordering::Relaxed),
-            None => {}
-        }
+        let open = self.open.load(Ordering::Relaxed);
+        let now = match measured {
+            Some(spent) if spent >= LONG => (open + SHORT_FOR_A_LONG_ONE).min(OPEN_AT_MOST),
+            Some(_) => open.saturating_sub(1),
+            // It may have waited, for a turn or for an answer. The next ones are measured.
+            None if elapsed >= LONG => open.max(SHORT_FOR_A_LONG_ONE),
+            None => return,
+        };
+        // Two workers may count one call too few: nothing depends on it.
+        self.open.store(now, Ordering::Relaxed);
     }
-}
-
-/// Two workers may count one call too few: nothing depends on it.
-fn count_down(calls: &AtomicU32) {
-    calls.store(calls.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
 }
 
 impl Meter {
@@ -193,26 +184,14 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_thousand_short_calls_make_up_for_a_long_one() {
-        let pace = Pace::trusted();
-        pace.called(LONG_IF_TRUSTED, Some(LONG));
-        assert!(!pace.is_slow());
-        pace.called(LONG_IF_TRUSTED, Some(LONG_IF_TRUSTED));
-        for _ in 0..SHORT_CALLS {
-            assert!(pace.is_slow());
-            assert!(pace.meter().measured().is_some());
-            pace.called(LONG_IF_TRUSTED, Some(LONG));
-        }
-        assert!(!pace.is_slow());
-    }
+    const SHORT: Option<Duration> = Some(Duration::from_micros(999));
 
     #[test]
     fn ten_short_calls_make_a_stranger_known() {
         let pace = Pace::unknown();
-        for _ in 0..SHORT_CALLS_AT_FIRST {
+        for _ in 0..FIRST_CALLS {
             assert!(pace.is_slow());
-            pace.called(LONG, Some(LONG / 2));
+            pace.called(LONG, SHORT);
         }
         assert!(!pace.is_slow());
     }
@@ -221,13 +200,39 @@ mod tests {
     fn what_looks_long_is_measured_before_it_is_judged() {
         let pace = Pace::trusted();
         assert!(pace.meter().measured().is_none());
-        pace.called(LONG_IF_TRUSTED, None);
-        for _ in 0..MEASURED_CALLS {
+        pace.called(LONG, None);
+        for _ in 0..SHORT_FOR_A_LONG_ONE {
             assert!(!pace.is_slow());
             assert!(pace.meter().measured().is_some());
-            pace.called(LONG_IF_TRUSTED, Some(LONG));
+            pace.called(LONG, SHORT);
         }
         assert!(pace.meter().measured().is_none());
+    }
+
+    #[test]
+    fn more_than_one_long_call_of_two_hundred_is_too_many() {
+        for (every, is_slow) in
+            [(SHORT_FOR_A_LONG_ONE + 1, false), (SHORT_FOR_A_LONG_ONE - 10, true), (2, true), (1, true)]
+        {
+            let pace = Pace::trusted();
+            for call in 0..every * 30 {
+                let is_long = call % every == 0;
+                let measured = pace.meter().measured().and(if is_long { Some(LONG) } else { SHORT });
+                pace.called(if is_long { LONG } else { Duration::ZERO }, measured);
+            }
+            assert_eq!(pace.is_slow(), is_slow, "one of {every}");
+        }
+    }
+
+    #[test]
+    fn who_was_slow_comes_back() {
+        let pace = Pace::unknown();
+        (0..10_000).for_each(|_| pace.called(LONG, Some(LONG)));
+        for _ in SHORT_FOR_A_LONG_ONE..OPEN_AT_MOST {
+            assert!(pace.is_slow());
+            pace.called(LONG, SHORT);
+        }
+        assert!(!pace.is_slow());
     }
 
     #[test]

@@ -303,8 +303,10 @@ impl Lease<'_> {
         self.step.usage.called(self.worker, elapsed);
         let known = || (ticks >= TICKS_OF_A_LONG_CALL).then(|| TICK * ticks);
         plugin.pace.called(elapsed, self.meter.measured().or_else(known));
-        if ticks > 0 {
-            plugin.plugin.share.spend(TICK * ticks, now);
+        // Ticks pass as well while a thread waits for its turn.
+        let spent = self.meter.measured().unwrap_or(TICK * ticks);
+        if !spent.is_zero() {
+            plugin.plugin.share.spend(spent, now);
         }
     }
 
