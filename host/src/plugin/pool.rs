@@ -301,8 +301,7 @@ impl Lease<'_> {
         let elapsed = now - self.began;
         self.entered = None;
         self.step.usage.called(self.worker, elapsed);
-        let known = || (ticks >= TICKS_OF_A_LONG_CALL).then(|| TICK * ticks);
-        plugin.pace.called(elapsed, self.meter.measured().or_else(known));
+        plugin.pace.called(elapsed, self.meter.measured().or_else(|| long_by_ticks(ticks)));
         // Ticks pass as well while a thread waits for its turn.
         let spent = self.meter.measured().unwrap_or(TICK * ticks);
         if !spent.is_zero() {
@@ -369,16 +368,20 @@ impl Drop for Lease<'_> {
             // Nobody waits for the call any more, but it has cost what it has cost.
             let plugin = &self.step.configured;
             let ticks = instance.as_ref().map(|instance| instance.store.data().ticks_used(plugin.plugin.policy.cpu));
+            let (elapsed, measured) = (entered.elapsed(), self.meter.measured());
+            plugin.pace.called(elapsed, measured.or_else(|| ticks.and_then(long_by_ticks)));
             // Aside it goes on to the end of its tick.
-            let aside = || entered.elapsed().min(self.meter.measured().unwrap_or_default() + TICK);
+            let aside = || elapsed.min(measured.unwrap_or_default() + TICK);
             let cost = ticks.map_or_else(aside, |ticks| TICK * ticks);
-            if cost >= TICK * TICKS_OF_A_LONG_CALL {
-                plugin.pace.called(cost, Some(cost));
-            }
             plugin.plugin.share.spend(cost, Instant::now());
         }
         instance.into_iter().for_each(|instance| self.retire(instance));
     }
+}
+
+/// The time of a call that has run long for sure.
+fn long_by_ticks(ticks: u32) -> Option<Duration> {
+    (ticks >= TICKS_OF_A_LONG_CALL).then(|| TICK * ticks)
 }
 
 impl Instance {
