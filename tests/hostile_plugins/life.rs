@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 use weir::snapshot::Middleware;
 
-use super::Hostile;
+use super::{Hostile, is_quiet};
 use crate::support::client::{Client, connect};
 use crate::support::eventually;
 use crate::support::folder::Folder;
@@ -45,22 +45,28 @@ async fn replaced(options: &str) -> Hostile {
     hostile
 }
 
-/// Waits for the host's judgement of the new file.
-async fn is_refused(hostile: &Hostile, reason: &str) {
-    hostile
-        .beside(reason, async || {
-            let deadline = Instant::now() + LONG;
-            loop {
-                let problems = hostile.proxy.problems();
-                assert_eq!(hostile.ask(0).await.header("x-stamp"), "1.0.0", "{reason}");
-                if problems.iter().any(|problem| problem.contains(reason)) {
-                    return;
-                }
-                assert!(Instant::now() < deadline, "{reason}: {problems:?}");
-                tokio::time::sleep(Duration::from_millis(10)).await;
+/// Has the host judge a file that `put` puts in the place of the good one, again and again, and with it back in between.
+async fn is_refused<T>(hostile: &Hostile, reason: &str, put: impl Fn() -> T) {
+    let good = guest("stamps").await;
+    let judged = async |is_over: &dyn Fn(&[String]) -> bool| {
+        let deadline = Instant::now() + LONG;
+        loop {
+            let problems = hostile.proxy.problems();
+            assert_eq!(hostile.ask(0).await.header("x-stamp"), "1.0.0", "{reason}");
+            if is_over(&problems) {
+                return;
             }
-        })
-        .await;
+            assert!(Instant::now() < deadline, "{reason}: {problems:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let attack = async || {
+        put();
+        judged(&|problems| problems.iter().any(|problem| problem.contains(reason))).await;
+        hostile.proxy.folder.write("plugins/good.wasm", &good);
+        judged(&|problems| problems.is_empty()).await;
+    };
+    hostile.beside(reason, attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +107,8 @@ async fn memory_that_is_kept_goes_with_its_instance() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_cannot_start_is_tried_again() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").as_millis();
-    let (from, to) = (now + 10_000, now + 14_000);
+    let takes = if is_quiet() { 30_000 } else { 4_000 };
+    let (from, to) = (now + 10_000, now + 10_000 + takes);
     let install = "plugins: {settings: {hoards: {allow: {shared: true}, isolation: request}}}\n";
     let options = format!("how: trapsInInit, from: {from}, to: {to}");
     let hostile = Hostile::start("hoards", &[&options], install).await;
@@ -120,20 +127,23 @@ async fn an_init_without_end_leaves_the_version_before() {
         ("how: sleepsInInit, amount: 30000", "`init` failed: it took more than 10 s"),
     ] {
         let hostile = replaced(options).await;
-        hostile.proxy.folder.write("plugins/good.wasm", guest("hoards").await);
-        is_refused(&hostile, reason).await;
+        let hoards = guest("hoards").await;
+        is_refused(&hostile, reason, || hostile.proxy.folder.write("plugins/good.wasm", &hoards)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_takes_too_much_to_compile_leaves_the_version_before() {
     let hostile = replaced("").await;
-    let file = hostile.proxy.folder.path("huge");
-    File::create(&file).and_then(|file| file.set_len(65 << 20)).expect("a file with a hole");
-    std::fs::rename(file, hostile.proxy.folder.path("plugins/good.wasm")).expect("a file can be renamed");
-    is_refused(&hostile, "68157440 bytes are too many: at most 67108864 are accepted").await;
-    hostile.proxy.folder.write("plugins/good.wasm", bomb());
-    is_refused(&hostile, "compiling it took more than").await;
+    let huge = || {
+        let file = hostile.proxy.folder.path("huge");
+        File::create(&file).and_then(|file| file.set_len(65 << 20)).expect("a file with a hole");
+        std::fs::rename(file, hostile.proxy.folder.path("plugins/good.wasm")).expect("a file can be renamed");
+    };
+    is_refused(&hostile, "68157440 bytes are too many: at most 67108864 are accepted", huge).await;
+    let bomb = bomb();
+    let put = || hostile.proxy.folder.write("plugins/good.wasm", &bomb);
+    is_refused(&hostile, "compiling it took more than", put).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,8 +161,7 @@ async fn what_is_no_plugin_leaves_the_version_before() {
         (in_place_of(&stamps, "on-response", "on-responce"), "it is no middleware of `weir:plugin@0.1`"),
         (guest("oversteps").await, "the plugin `good` is a DNS provider and no middleware"),
     ] {
-        hostile.proxy.folder.write("plugins/good.wasm", bytes);
-        is_refused(&hostile, reason).await;
+        is_refused(&hostile, reason, || hostile.proxy.folder.write("plugins/good.wasm", &bytes)).await;
     }
     hostile.proxy.folder.write("plugins/good.wasm", guest("stamps-again").await);
     eventually("the good one", async || hostile.ask(0).await.header("x-stamp") == "2.0.0").await;
@@ -267,19 +276,24 @@ async fn random_numbers_come_in_small_portions() {
 async fn clients_that_go_take_the_call_along() {
     let options = ["how: delays, amount: 60000", "how: sleepsOnResponse, amount: 60000", "how: loopsOnResponse"];
     let hostile = hoarding(&options).await;
+    // He waits for a while, for either answer.
+    let goes = async |host: &str| {
+        let mut client = connect(hostile.proxy.address("web")).await;
+        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        client.write_all(request.as_bytes()).await.expect("the proxy listens");
+        let mut streams = Client::h2c(hostile.proxy.address("web")).await;
+        let url = format!("http://{host}/");
+        let sending = tokio::spawn(async move { streams.get(&url).await.status });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        sending.abort();
+    };
+    let harmless = async || goes("plain.example").await;
     let attack = async || {
         for number in 0..options.len() {
-            let mut client = connect(hostile.proxy.address("web")).await;
-            let request = format!("GET / HTTP/1.1\r\nHost: a{number}.example\r\n\r\n");
-            client.write_all(request.as_bytes()).await.expect("the proxy listens");
-            let mut streams = Client::h2c(hostile.proxy.address("web")).await;
-            let url = format!("http://a{number}.example/");
-            let sending = tokio::spawn(async move { streams.get(&url).await.status });
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            sending.abort();
+            goes(&format!("a{number}.example")).await;
         }
     };
-    hostile.beside("clients that go", attack).await;
+    hostile.beside_as("clients that go", harmless, attack).await;
     eventually("the end of all requests", async || hostile.proxy.load().requests == 0).await;
     eventually("the end of calls that sleep", async || instances(&hostile, 1).0 == 0).await;
     eventually("the end of calls that loop", async || instances(&hostile, 2).0 == 0).await;
