@@ -116,7 +116,9 @@ async fn an_instance_that_cannot_start_is_tried_again() {
     eventually("an instance that traps", async || hostile.ask(0).await.status == 500).await;
     eventually("no more instances", async || hostile.ask(0).await.status == 503).await;
     assert_eq!(instances(&hostile, 0), (0, 0));
-    hostile.beside("instances that cannot start", async || assert_eq!(hostile.ask(0).await.status, 503)).await;
+    // Now and then one is tried.
+    let ask = async || assert!(matches!(hostile.ask(0).await.status, 500 | 503));
+    hostile.beside("instances that cannot start", ask).await;
     eventually("a good one", async || hostile.ask(0).await.said() == (200, "1")).await;
 }
 
