@@ -378,20 +378,18 @@ fn in_place_of(bytes: &[u8], old: &str, new: &str) -> Vec<u8> {
     bytes
 }
 
-/// A component whose functions are as long as functions may be, and all of one block.
+/// A component whose function is as long as functions may be, and whose every byte is an instruction.
 fn bomb() -> Vec<u8> {
-    const FUNCTIONS: usize = 6;
-    // `local = local + 7 * local`
-    const STATEMENT: &[u8] = &[0x20, 0, 0x20, 0, 0x41, 7, 0x6c, 0x6a, 0x21, 0];
+    /// `i32.clz`
+    const INSTRUCTION: u8 = 0x67;
 
-    let mut function = vec![1, 1, 0x7f];
-    function.extend(STATEMENT.repeat(7_000_000 / STATEMENT.len()));
-    function.push(0x0b);
-    let function = [leb(function.len()), function].concat();
-    let code = [leb(FUNCTIONS), function.repeat(FUNCTIONS)].concat();
+    // `local = clz(clz(… local))`
+    let mut function = vec![1, 1, 0x7f, 0x20, 0];
+    function.extend([INSTRUCTION].repeat(7_000_000));
+    function.extend([0x21, 0, 0x0b]);
+    let code = [leb(1), leb(function.len()), function].concat();
     let mut module = b"\0asm\x01\0\0\0".to_vec();
-    for (section, content) in [(1, vec![1, 0x60, 0, 0]), (3, [leb(FUNCTIONS), vec![0; FUNCTIONS]].concat()), (10, code)]
-    {
+    for (section, content) in [(1, vec![1, 0x60, 0, 0]), (3, vec![1, 0]), (10, code)] {
         module.push(section);
         module.extend(leb(content.len()));
         module.extend(content);
