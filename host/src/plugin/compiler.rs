@@ -6,11 +6,11 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::thread::available_parallelism;
 
 use anyhow::{Context, bail};
 
 use super::engine::compiling_engine;
+use super::lane::half_of_the_cores;
 use super::{COMPONENT_BYTES_AT_MOST, opaque};
 
 /// What `main` has to be told: this, and the file to write.
@@ -25,7 +25,7 @@ const MEMORY: u64 = 1 << 30;
 /// How much less than others it runs (as `nice`).
 #[cfg(unix)]
 const NICENESS: i32 = 10;
-/// Of half of the cores, so that who serves finds one that is free. More threads need more memory.
+/// More threads need more memory.
 const THREADS_AT_MOST: usize = 2;
 
 /// Compiles a component into a file. Fails with [`NotRun`] if the process cannot be had.
@@ -65,7 +65,7 @@ fn run(program: &Path, component: &[u8], into: &Path) -> std::io::Result<Output>
     let mut process = Command::new(program)
         .arg(COMMAND)
         .arg(into)
-        .env("RAYON_NUM_THREADS", threads().to_string())
+        .env("RAYON_NUM_THREADS", half_of_the_cores().min(THREADS_AT_MOST).to_string())
         // Memory that the allocator lays in for later would count.
         .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
         .stdin(Stdio::piped())
@@ -77,10 +77,6 @@ fn run(program: &Path, component: &[u8], into: &Path) -> std::io::Result<Output>
         let _ = input.write_all(component);
     }
     process.wait_with_output()
-}
-
-fn threads() -> usize {
-    available_parallelism().map_or(1, |cores| cores.get().div_ceil(2).min(THREADS_AT_MOST))
 }
 
 #[cfg(unix)]

@@ -159,14 +159,18 @@ fn cpu_time() -> Duration {
 }
 
 fn start() -> Option<Runtime> {
-    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
     let runtime = Builder::new_multi_thread()
-        .worker_threads(threads)
+        .worker_threads(half_of_the_cores())
         .thread_name("plugins")
         .on_thread_start(lower_priority)
         .enable_time()
         .build();
     runtime.inspect_err(|error| tracing::warn!("long calls of plugins stay on the workers: {error}")).ok()
+}
+
+/// Threads for what plugins cost aside: who serves finds a core that is free.
+pub(super) fn half_of_the_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
 /// On Linux threads have priorities of their own.
