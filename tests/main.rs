@@ -33,3 +33,8 @@ mod transports;
 mod websocket;
 
 mod support;
+
+/// That of the binary. What threads of a process wait for each other in the system, where one of them takes or gives back
+/// memory, depends on it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
