@@ -63,7 +63,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use crate::support::backend::Backend;
 use crate::support::client::{Client, Reply};
@@ -289,16 +289,26 @@ async fn a_neighbour_that_is_held_up_is_seen() {
     assert!(!slow.is_unharmed(SLACK));
 }
 
-/// Not judged: what the machine itself does to the neighbour while one of its cores is busy, at the priority of plugins that
-/// run long, tells how to read the other figures.
+/// Not judged: what the machine itself does to the neighbour, while somebody else asks as often as in an attack and a process
+/// of its own keeps a core busy at the priority of plugins that run long, tells how to read the other figures.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_core_that_is_busy_with_nothing_of_ours() {
     let hostile = Hostile::start("misbehaves", &["how: traps"], "").await;
-    let busy = async || {
-        let busy = ["-n", "10", "timeout", "1", "sh", "-c", "while :; do :; done"];
-        let mut busy = Command::new("nice").args(busy).spawn().expect("a shell");
-        sleep(Duration::from_secs(1)).await;
-        busy.wait().expect("its end");
-    };
-    hostile.measured("a busy core", async || sleep(Duration::from_secs(1)).await, busy).await;
+    let fills = "while :; do dd if=/dev/zero of=/dev/null bs=8M count=1 2>/dev/null; sleep 0.01; done";
+    for (what, work) in [("a busy core", "while :; do :; done"), ("a process that fills memory", fills)] {
+        let asks = async || {
+            let (begun, mut pace) = (Instant::now(), paced(ATTACKS_EVERY));
+            while begun.elapsed() < TURN_WHEN_QUIET {
+                pace.tick().await;
+                assert_eq!(hostile.proxy.get("http://plain.example/").await.said(), (200, "hello"));
+            }
+        };
+        let busy = async || {
+            let busy = ["-n", "10", "timeout", "1", "sh", "-c", work];
+            let mut busy = Command::new("nice").args(busy).spawn().expect("a shell");
+            asks().await;
+            busy.wait().expect("its end");
+        };
+        hostile.measured(what, asks, busy).await;
+    }
 }
