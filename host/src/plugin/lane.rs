@@ -4,6 +4,8 @@
 //! `filter` and `pool` ask its [`Pace`]. Workers only wait for the answer. What is long is a matter of CPU time, which a
 //! [`Meter`] tells: on a busy machine the clock runs on while a thread waits for its turn.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -144,6 +146,11 @@ impl Meter {
         let more = cpu_time().saturating_sub(begun);
         spent.fetch_add(u64::try_from(more.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         answer
+    }
+
+    /// Does the whole of what stays where it is, part by part.
+    pub(super) async fn over<T>(&self, mut call: Pin<&mut impl Future<Output = T>>) -> T {
+        poll_fn(|context| self.run(|| call.as_mut().poll(context))).await
     }
 
     /// Of those parts that have come to their end.

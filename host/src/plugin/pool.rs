@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -102,7 +102,7 @@ pub(super) struct Lease<'a> {
     began: Instant,
     /// While the guest runs.
     entered: Option<Instant>,
-    /// Of that call.
+    /// Of the call that comes, or runs, with what it takes to make the instance for it.
     meter: Meter,
 }
 
@@ -166,12 +166,17 @@ impl Pool {
         running.set(running.get() + 1);
         let instance = self.idle.borrow_mut().pop();
         self.not_needed.set(self.not_needed.get().min(self.idle.borrow().len()));
-        let mut lease =
-            Lease { pool: self, step, purpose, worker, instance, began, entered: None, meter: Meter::default() };
-        if lease.instance.is_none() {
-            let made = Box::pin(lease.make()).await;
-            let (instance, _) = made.map_err(|error| lease.failed(Cause::Start, &format!("{error:#}")))?;
-            lease.instance = Some(instance);
+        let meter = plugin.pace.meter();
+        let mut lease = Lease { pool: self, step, purpose, worker, instance, began, entered: None, meter };
+        if lease.instance.is_some() {
+            return Ok(lease);
+        }
+        match Box::pin(lease.make()).await {
+            Ok((instance, _)) => lease.instance = Some(instance),
+            Err(error) => {
+                lease.spent(0);
+                return Err(lease.failed(Cause::Start, &format!("{error:#}")));
+            }
         }
         Ok(lease)
     }
@@ -182,10 +187,10 @@ impl Lease<'_> {
     async fn make(&self) -> anyhow::Result<(Instance, Plan)> {
         let plugin = &self.step.configured;
         if !plugin.pace.is_slow() {
-            return initialised(plugin).await;
+            return self.meter.over(pin!(initialised(plugin))).await;
         }
-        let plugin = Arc::clone(plugin);
-        self.lane().run(async move { initialised(&plugin).await }).await
+        let (plugin, meter) = (Arc::clone(plugin), self.meter.clone());
+        self.lane().run(async move { meter.over(pin!(initialised(&plugin))).await }).await
     }
 
     /// Lends the instance the headers of a message, and grants it what a call may cost.
@@ -204,7 +209,6 @@ impl Lease<'_> {
         }
         allow(&mut instance.store, plugin.policy.cpu);
         instance.store.set_hostcall_fuel(plugin.policy.verdict_at_most());
-        self.meter = self.step.configured.pace.meter();
         instance.meter.clone_from(&self.meter);
         self.entered = Some(self.began);
         instance
@@ -245,18 +249,14 @@ impl Lease<'_> {
         state.exchange = None;
         state.usage = None;
         let ticks = state.ticks_used(plugin.plugin.policy.cpu);
-        self.called(ticks);
-        match answer {
-            Ok(value) => {
-                self.put_back(instance);
-                Ok(value)
-            }
-            Err(error) => {
-                let cause = limits::cause(&error, instance.store.data());
-                self.retire(instance);
-                Err(self.failed(cause, &trap_reason(&error)))
-            }
+        let answer = answer.map_err(|error| (limits::cause(&error, state), trap_reason(&error)));
+        if answer.is_ok() {
+            self.put_back(instance);
+        } else {
+            self.retire(instance);
         }
+        self.called(ticks);
+        answer.map_err(|(cause, reason)| self.failed(cause, &reason))
     }
 
     /// Grants what a call may cost, to one of several that an instance is held for.
@@ -273,7 +273,6 @@ impl Lease<'_> {
         }
         allow(&mut instance.store, plugin.policy.cpu);
         instance.store.set_hostcall_fuel(HANDED_OVER_AT_MOST);
-        self.meter = self.step.configured.pace.meter();
         instance.meter.clone_from(&self.meter);
         self.began = Instant::now();
         self.entered = Some(self.began);
@@ -286,24 +285,29 @@ impl Lease<'_> {
         let state = self.instance.as_mut().expect("a call has an instance").store.data_mut();
         state.tell(if answer.is_ok() { Level::Info } else { Level::Error });
         let ticks = state.ticks_used(cpu);
-        let failed = answer.map_err(|error| (limits::cause(&error, state), trap_reason(&error)));
-        self.called(ticks);
-        failed.map_err(|(cause, reason)| {
+        let answer = answer.map_err(|error| (limits::cause(&error, state), trap_reason(&error)));
+        if answer.is_err() {
             self.instance.take().into_iter().for_each(|instance| self.retire(instance));
-            self.failed(cause, &reason)
-        })
+        }
+        self.called(ticks);
+        answer.map_err(|(cause, reason)| self.failed(cause, &reason))
     }
 
     /// Counts what a call has cost.
     fn called(&mut self, ticks: u32) {
+        self.entered = None;
+        self.step.usage.called(self.worker, self.began.elapsed());
+        self.spent(ticks);
+    }
+
+    /// Judges by it where the next calls run, and takes it from the plugin's share.
+    fn spent(&mut self, ticks: u32) {
         let plugin = &self.step.configured;
         let now = Instant::now();
-        let elapsed = now - self.began;
-        self.entered = None;
-        self.step.usage.called(self.worker, elapsed);
-        plugin.pace.called(elapsed, self.meter.measured().or_else(|| long_by_ticks(ticks)));
+        let measured = std::mem::replace(&mut self.meter, plugin.pace.meter()).measured();
+        plugin.pace.called(now - self.began, measured.or_else(|| long_by_ticks(ticks)));
         // Ticks pass as well while a thread waits for its turn.
-        let spent = self.meter.measured().unwrap_or(TICK * ticks);
+        let spent = measured.unwrap_or(TICK * ticks);
         if !spent.is_zero() {
             plugin.plugin.share.spend(spent, now);
         }
@@ -326,10 +330,12 @@ impl Lease<'_> {
         }
     }
 
-    /// Drops an instance: aside if it has much memory to give back, which takes milliseconds.
+    /// Drops an instance: aside if it has much memory to give back, which takes milliseconds, or as its calls are.
     fn retire(&self, instance: Instance) {
-        if instance.grown_by() > GROWTH_AT_MOST {
+        if instance.grown_by() > GROWTH_AT_MOST || self.step.configured.pace.is_slow() {
             self.lane().discard(instance);
+        } else {
+            self.meter.run(|| drop(instance));
         }
     }
 
