@@ -19,7 +19,9 @@ use tokio::task::JoinSet;
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 /// A call of so much CPU time is a long one: all others on its worker have waited for it.
-const LONG: Duration = Duration::from_millis(1);
+const LONG: Duration = Duration::from_micros(250);
+/// The same of a plugin whose author we know: a piece of a body may be compressed where requests are served.
+const LONG_IF_TRUSTED: Duration = Duration::from_millis(1);
 /// So many short calls make up for a long one. Of those that are left open, calls go on aside while it is more than for one:
 /// a runtime that collects its garbage now and then stays with the workers.
 const SHORT_FOR_A_LONG_ONE: u32 = 200;
@@ -42,6 +44,8 @@ struct Handle(Mutex<Option<Runtime>>);
 /// Whether a middleware's calls belong there.
 #[derive(Debug)]
 pub(super) struct Pace {
+    /// The CPU time of a long call.
+    long: Duration,
     /// Short calls that would make up for the long ones. Calls are measured until it is 0, which costs half a microsecond.
     open: AtomicU32,
 }
@@ -105,12 +109,12 @@ impl Drop for Handle {
 impl Pace {
     /// Of a plugin whose author we know.
     pub(super) const fn trusted() -> Self {
-        Self { open: AtomicU32::new(0) }
+        Self { long: LONG_IF_TRUSTED, open: AtomicU32::new(0) }
     }
 
     /// Of a plugin that may be anybody's.
     pub(super) const fn unknown() -> Self {
-        Self { open: AtomicU32::new(SHORT_FOR_A_LONG_ONE + FIRST_CALLS) }
+        Self { long: LONG, open: AtomicU32::new(SHORT_FOR_A_LONG_ONE + FIRST_CALLS) }
     }
 
     pub(super) fn is_slow(&self) -> bool {
@@ -126,10 +130,10 @@ impl Pace {
     pub(super) fn called(&self, elapsed: Duration, measured: Option<Duration>) {
         let open = self.open.load(Ordering::Relaxed);
         let now = match measured {
-            Some(spent) if spent >= LONG => (open + SHORT_FOR_A_LONG_ONE).min(OPEN_AT_MOST),
+            Some(spent) if spent >= self.long => (open + SHORT_FOR_A_LONG_ONE).min(OPEN_AT_MOST),
             Some(_) => open.saturating_sub(1),
             // It may have waited, for a turn or for an answer. The next ones are measured.
-            None if elapsed >= LONG => open.max(SHORT_FOR_A_LONG_ONE),
+            None if elapsed >= self.long => open.max(SHORT_FOR_A_LONG_ONE),
             None => return,
         };
         // Two workers may count one call too few: nothing depends on it.
@@ -195,7 +199,7 @@ mod tests {
 
     use super::*;
 
-    const SHORT: Option<Duration> = Some(Duration::from_micros(999));
+    const SHORT: Option<Duration> = Some(Duration::from_micros(249));
 
     #[test]
     fn ten_short_calls_make_a_stranger_known() {
@@ -211,11 +215,11 @@ mod tests {
     fn what_looks_long_is_measured_before_it_is_judged() {
         let pace = Pace::trusted();
         assert!(pace.meter().measured().is_none());
-        pace.called(LONG, None);
+        pace.called(LONG_IF_TRUSTED, None);
         for _ in 0..SHORT_FOR_A_LONG_ONE {
             assert!(!pace.is_slow());
             assert!(pace.meter().measured().is_some());
-            pace.called(LONG, SHORT);
+            pace.called(LONG_IF_TRUSTED, Some(LONG));
         }
         assert!(pace.meter().measured().is_none());
     }
@@ -228,8 +232,8 @@ mod tests {
             let pace = Pace::trusted();
             for call in 0..every * 30 {
                 let is_long = call % every == 0;
-                let measured = pace.meter().measured().and(if is_long { Some(LONG) } else { SHORT });
-                pace.called(if is_long { LONG } else { Duration::ZERO }, measured);
+                let spent = if is_long { LONG_IF_TRUSTED } else { Duration::ZERO };
+                pace.called(spent, pace.meter().measured().and(Some(spent)));
             }
             assert_eq!(pace.is_slow(), is_slow, "one of {every}");
         }
