@@ -130,6 +130,16 @@ async fn an_instance_that_cannot_start_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_made_for_a_call_is_paid_from_the_share() {
+    let settings = "{allow: {shared: true}, isolation: request, limits: {share: 0.02}}";
+    let install = format!("plugins: {{settings: {{hoards: {settings}}}}}\n");
+    let hostile = Hostile::start("hoards", &["how: worksInInit, amount: 5"], &install).await;
+    assert_eq!(hostile.ask(0).await.said(), (200, "1"));
+    eventually("a share that is used up", async || hostile.ask(0).await.status == 503).await;
+    assert!(hostile.listed().await["uses"][0]["failures"]["busy"].as_u64() > Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_init_without_end_leaves_the_version_before() {
     for (options, reason) in [
         ("how: loopsInInit", "`init` failed: it used up its CPU time for one call"),

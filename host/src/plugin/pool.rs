@@ -100,7 +100,7 @@ pub(super) struct Lease<'a> {
     worker: usize,
     instance: Option<Instance>,
     began: Instant,
-    /// While the guest runs.
+    /// While the guest runs, and while the instance is made.
     entered: Option<Instant>,
     /// Of the call that comes, or runs, with what it takes to make the instance for it.
     meter: Meter,
@@ -171,6 +171,7 @@ impl Pool {
         if lease.instance.is_some() {
             return Ok(lease);
         }
+        lease.entered = Some(began);
         match Box::pin(lease.make()).await {
             Ok((instance, _)) => lease.instance = Some(instance),
             Err(error) => {
@@ -290,21 +291,22 @@ impl Lease<'_> {
             self.instance.take().into_iter().for_each(|instance| self.retire(instance));
         }
         self.called(ticks);
+        self.meter = self.step.configured.pace.meter();
         answer.map_err(|(cause, reason)| self.failed(cause, &reason))
     }
 
-    /// Counts what a call has cost.
+    /// Counts a call, and what it has cost.
     fn called(&mut self, ticks: u32) {
-        self.entered = None;
         self.step.usage.called(self.worker, self.began.elapsed());
         self.spent(ticks);
     }
 
-    /// Judges by it where the next calls run, and takes it from the plugin's share.
+    /// Counts what a call has cost: it decides where the next ones run, and the plugin's share pays it.
     fn spent(&mut self, ticks: u32) {
+        self.entered = None;
         let plugin = &self.step.configured;
         let now = Instant::now();
-        let measured = std::mem::replace(&mut self.meter, plugin.pace.meter()).measured();
+        let measured = self.meter.measured();
         plugin.pace.called(now - self.began, measured.or_else(|| long_by_ticks(ticks)));
         // Ticks pass as well while a thread waits for its turn.
         let spent = measured.unwrap_or(TICK * ticks);

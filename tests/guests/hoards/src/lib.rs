@@ -51,6 +51,8 @@ enum How {
     LoopsInInit,
     /// So many milliseconds.
     SleepsInInit,
+    /// The same, at full speed.
+    WorksInInit,
     /// `init` traps from one moment to another.
     TrapsInInit,
     /// Takes a lock that all instances see, and keeps it.
@@ -89,6 +91,10 @@ impl Middleware for Hoards {
         match config.how {
             How::LoopsInInit => loops(),
             How::SleepsInInit => sleep(config.amount),
+            How::WorksInInit => {
+                let end = clock::monotonic_ns() + config.amount as u64 * 1_000_000;
+                while clock::monotonic_ns() < end {}
+            }
             How::TrapsInInit if (config.from..config.to).contains(&clock::unix_ms()) => panic!("on purpose"),
             _ => {}
         }
