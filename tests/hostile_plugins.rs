@@ -28,6 +28,7 @@
 //! | reaches where it may not | `reaches::nothing_is_reached_that_nobody_has_named`, `providers::only_declared_origins_are_reached` |
 //! | reaches the proxy itself | `reaches::a_way_back_to_the_proxy_ends_after_ten_turns` |
 //! | keeps handles, or memory | `life::handles_that_are_kept_go_with_their_instance`, `life::memory_that_is_kept_goes_with_its_instance`, `life::memory_comes_back` |
+//! | works long in `init` | `life::an_instance_that_is_made_for_a_call_is_paid_from_the_share` |
 //! | traps in `init` | `life::an_instance_that_cannot_start_is_tried_again`, `plugins::a_configuration_that_a_plugin_refuses_closes_its_route` |
 //! | never ends `init` | `life::an_init_without_end_leaves_the_version_before` |
 //! | is hard to compile, or huge | `life::what_takes_too_much_to_compile_leaves_the_version_before` |
@@ -139,6 +140,11 @@ impl Hostile {
         self.proxy.get(&format!("http://a{number}.example/")).await
     }
 
+    /// A request for the route that has none.
+    async fn ask_plainly(&self) {
+        assert_eq!(self.proxy.get("http://plain.example/").await.said(), (200, "hello"));
+    }
+
     /// What `/api/plugins` says of the only plugin that is there by a file.
     pub(crate) async fn listed(&self) -> Value {
         let list = self.proxy.get("http://admin.example/api/plugins").await.json();
@@ -149,8 +155,7 @@ impl Hostile {
     /// Has the attack made, again and again for as long as it takes to measure, while the neighbour is asked at a steady pace:
     /// each of his requests must be answered well, and 99 of 100 in at most a quarter more time than before.
     pub(crate) async fn beside(&self, what: &str, attack: impl AsyncFnMut()) -> Neighbour {
-        let harmless = async || assert_eq!(self.proxy.get("http://plain.example/").await.said(), (200, "hello"));
-        self.beside_as(what, harmless, attack).await
+        self.beside_as(what, async || self.ask_plainly().await, attack).await
     }
 
     /// The same, with other requests than usual in place of the attack: what these do to the neighbour is not its doing.
@@ -296,19 +301,15 @@ async fn a_core_that_is_busy_with_nothing_of_ours() {
     let hostile = Hostile::start("misbehaves", &["how: traps"], "").await;
     let fills = "while :; do dd if=/dev/zero of=/dev/null bs=8M count=1 2>/dev/null; sleep 0.01; done";
     for (what, work) in [("a busy core", "while :; do :; done"), ("a process that fills memory", fills)] {
-        let asks = async || {
-            let (begun, mut pace) = (Instant::now(), paced(ATTACKS_EVERY));
-            while begun.elapsed() < TURN_WHEN_QUIET {
-                pace.tick().await;
-                assert_eq!(hostile.proxy.get("http://plain.example/").await.said(), (200, "hello"));
-            }
-        };
         let busy = async || {
             let busy = ["-n", "10", "timeout", "1", "sh", "-c", work];
             let mut busy = Command::new("nice").args(busy).spawn().expect("a shell");
-            asks().await;
-            busy.wait().expect("its end");
+            let mut pace = paced(ATTACKS_EVERY);
+            while busy.try_wait().expect("a process").is_none() {
+                pace.tick().await;
+                hostile.ask_plainly().await;
+            }
         };
-        hostile.measured(what, asks, busy).await;
+        hostile.measured(what, async || hostile.ask_plainly().await, busy).await;
     }
 }
