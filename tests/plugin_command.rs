@@ -102,6 +102,7 @@ const GOLDEN: &[(&str, i32, &[&str])] = &[
             "world",
         ],
     ),
+    ("run-log", 0, &["run", "answers.wasm", "--config", "{logs: controlCharacters}"]),
     ("run-filter-of-nothing", 0, &["run", "bodies.wasm", "--config", "{requestFilter: upper, responseFilter: upper}"]),
     (
         "run-body-that-is-no-text",
@@ -126,7 +127,7 @@ const GOLDEN: &[(&str, i32, &[&str])] = &[
 
 async fn folder() -> Folder {
     let folder = Folder::new();
-    for name in ["bodies", "burns", "misbehaves", "oversteps", "reaches", "stamps"] {
+    for name in ["answers", "bodies", "burns", "misbehaves", "oversteps", "reaches", "stamps"] {
         folder.write(&format!("{name}.wasm"), guest(name).await);
     }
     let stamps = guest("stamps").await;

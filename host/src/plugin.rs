@@ -186,12 +186,13 @@ impl Host {
         workers: usize,
         settings: &BTreeMap<String, PluginSettings>,
     ) -> anyhow::Result<Arc<Self>> {
-        Self::with(cache, compiler, workers, Some(policy::by_name(settings)))
+        Self::with(cache, compiler, workers, Some(policy::by_name(settings)), Lane::default())
     }
 
-    /// One at the desk of a plugin's author: plugins may do all that they ask for.
+    /// One at the desk of a plugin's author: plugins may do all that they ask for, and nobody else's calls wait for theirs.
+    /// All of these are made on the thread that asks, so that it sees their log.
     pub fn trusting(cache: Option<PathBuf>) -> anyhow::Result<Arc<Self>> {
-        Self::with(cache, None, 1, None)
+        Self::with(cache, None, 1, None, Lane::here())
     }
 
     fn with(
@@ -199,6 +200,7 @@ impl Host {
         compiler: Option<PathBuf>,
         workers: usize,
         settings: Option<BTreeMap<String, PluginSettings>>,
+        lane: Lane,
     ) -> anyhow::Result<Arc<Self>> {
         let engine = engine::engine()?;
         let mut linker = Linker::new(&engine);
@@ -214,7 +216,7 @@ impl Host {
             metrics: Arc::new(GuestMetrics::new(workers)),
             settings,
             control: Handle::try_current().ok(),
-            lane: Lane::default(),
+            lane,
             next_id: AtomicU64::new(0),
         });
         engine::tick(&host);

@@ -55,6 +55,11 @@ pub(super) struct Pace {
 pub(super) struct Meter(Option<Arc<AtomicU64>>);
 
 impl Lane {
+    /// One without threads: all is done where it is asked for.
+    pub(super) fn here() -> Self {
+        Self { runtime: OnceLock::from(None), ..Self::default() }
+    }
+
     /// Runs a call to its end, unless the caller no longer waits for it.
     pub(super) async fn run<T: Send + 'static>(&self, call: impl Future<Output = T> + Send + 'static) -> T {
         // Without threads it runs here, by turns with others as ever.
