@@ -228,6 +228,11 @@ async fn calls_and_instances_are_measured() {
     let ended = run(folder.root(), &["plugin", "bench", "stamps.wasm", "--seconds", "0.05"]);
     assert!(ended.stdout.contains("Measured on one thread"), "{ended:?}");
 
+    let redirect = ["plugin", "bench", "redirectScheme.wasm", "--config", "{scheme: https}", "--seconds", "0.05"];
+    let ended = run(folder.root(), &redirect);
+    let replies = Regex::new(r"(?m)^replies       302 to [\d,]+ requests, by the plugin itself$").expect("a pattern");
+    assert!(replies.is_match(&ended.stdout), "{ended:?}");
+
     // The response phase alone; a guest that fails is not measured.
     let arguments = ["plugin", "bench", "misbehaves.wasm", "--seconds", "0.05", "--config"];
     for (how, call) in [("trapsOnResponse", "on-response"), ("injectsHeader", "on-request")] {

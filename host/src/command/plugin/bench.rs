@@ -2,6 +2,7 @@
 //!
 //! Calls go through [`Instances`] on one thread, as a worker's do, each with a message of its own that is made just before.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ struct Benched {
     instance_memory_bytes: usize,
     /// Of pages that are the instance's own, with the host's books of it; `None` where the system does not say.
     instance_resident_bytes: Option<usize>,
+    /// How many of the calls of `on-request` the plugin answered itself, by status: what limits or refuses does so here too.
+    replies: BTreeMap<u16, u64>,
     seconds: f64,
     request_fields: usize,
 }
@@ -77,9 +80,10 @@ async fn measure(step: &Step, asked: &Bench) -> Outcome<Benched> {
     let (instance_memory_bytes, instance_resident_bytes) = memory(step).await?;
     let plan = &step.configured.plan;
     let mut calls = Vec::new();
+    let mut replies = BTreeMap::new();
     if plan.on_request {
         let instances = Instances::of_worker(0);
-        let batch = async |count| on_request(&instances, step, &template, count).await;
+        let batch = async |count| on_request(&instances, step, &template, &mut replies, count).await;
         calls.push(measured("on-request", asked.time, batch).await?);
     }
     if plan.on_response {
@@ -99,6 +103,7 @@ async fn measure(step: &Step, asked: &Bench) -> Outcome<Benched> {
         calls,
         instance_memory_bytes,
         instance_resident_bytes,
+        replies,
         seconds: asked.time.as_secs_f64(),
         request_fields: template.fields(),
     })
@@ -140,6 +145,7 @@ async fn on_request(
     instances: &Instances,
     step: &Step,
     template: &Template<'_>,
+    replies: &mut BTreeMap<u16, u64>,
     count: u32,
 ) -> Outcome<(Duration, u32)> {
     let mut took = Duration::ZERO;
@@ -147,7 +153,11 @@ async fn on_request(
         let mut requests: Vec<Request> = (0..ahead).map(|_| template.request()).collect();
         let began = Instant::now();
         for request in &mut requests {
-            instances.on_request(step, request).await.map_err(|failure| failed("on-request", &failure))?;
+            let verdict =
+                instances.on_request(step, request).await.map_err(|failure| failed("on-request", &failure))?;
+            if let RequestVerdict::Reply(reply) = verdict {
+                *replies.entry(reply.status().as_u16()).or_default() += 1;
+            }
         }
         took += began.elapsed();
     }
@@ -268,6 +278,10 @@ fn text(benched: &Benched) -> String {
     let resident = benched.instance_resident_bytes.map(|bytes| format!(", {} of them in use", size(bytes)));
     let memory = format!("{} of memory{}", size(benched.instance_memory_bytes), resident.unwrap_or_default());
     row(&mut text, "idle instance", [memory]);
+    let replies = benched.replies.iter();
+    let replies =
+        replies.map(|(status, count)| format!("{status} to {} requests, by the plugin itself", thousands(*count)));
+    row(&mut text, "replies", replies);
     line(
         &mut text,
         format!(
