@@ -86,13 +86,14 @@ async fn phases(step: &Step, asked: &Run, log: &Log) -> Result<Ran, Report> {
     let began = Instant::now();
     instances.start(step).await.map_err(|error| refusal(format!("error: {error:#}\n")))?;
     let start_nanoseconds = began.elapsed().as_nanos();
-    let failed = |(call, failure)| failed(call, &failure, &log.take());
-    let left = on_request(&instances, step, &template).await.map_err(failed)?;
-    let response = match left.phase.verdict {
-        Verdict::Reply => None,
-        Verdict::Pass | Verdict::Edit => Some(on_response(&instances, step, &template, &left).await.map_err(failed)?),
-    };
-    Ok(Ran { start_nanoseconds, request: left.phase, response, log: log.take() })
+    let left = on_request(&instances, step, &template).await;
+    let left = left.map_err(|failure| failed(String::new(), &failure, &log.take()))?;
+    if left.phase.verdict == Verdict::Reply {
+        return Ok(Ran { start_nanoseconds, request: left.phase, response: None, log: log.take() });
+    }
+    let response = on_response(&instances, step, &template, &left).await;
+    let response = response.map_err(|failure| failed(requested(&left.phase), &failure, &log.take()))?;
+    Ok(Ran { start_nanoseconds, request: left.phase, response: Some(response), log: log.take() })
 }
 
 async fn on_request(instances: &Instances, step: &Step, template: &Template<'_>) -> Result<Left, (Call, Failure)> {
@@ -164,12 +165,12 @@ fn verdict(message: &[Line]) -> Verdict {
     if message.iter().any(Line::is_change) { Verdict::Edit } else { Verdict::Pass }
 }
 
-fn failed(call: Call, failure: &Failure, log: &[log::Line]) -> Report {
-    let mut text = String::new();
+/// After what went well before.
+fn failed(mut text: String, (call, failure): &(Call, Failure), log: &[log::Line]) -> Report {
     line(&mut text, format!("error: {call}: {failure}"));
     // The head may have gone out before the body fails.
     let gets =
-        if call == Call::ResponseFilter { "a body that is cut".to_owned() } else { failure.status().to_string() };
+        if *call == Call::ResponseFilter { "a body that is cut".to_owned() } else { failure.status().to_string() };
     line(&mut text, format!("  the client would get {gets}"));
     row(&mut text, "log", log);
     refusal(text)
@@ -187,14 +188,19 @@ impl fmt::Display for Call {
 }
 
 fn text(ran: &Ran) -> String {
-    let mut text = String::new();
-    describe(&mut text, "on-request", "goes on", &ran.request);
+    let mut text = requested(&ran.request);
     match &ran.response {
         Some(response) => describe(&mut text, "on-response", "goes back", response),
         None => line(&mut text, "on-response: not called for its own reply"),
     }
     line(&mut text, format!("The instance started in {}.", time_of(ran.start_nanoseconds)));
     row(&mut text, "log", &ran.log);
+    text
+}
+
+fn requested(phase: &Phase) -> String {
+    let mut text = String::new();
+    describe(&mut text, "on-request", "goes on", phase);
     text
 }
 
