@@ -94,27 +94,34 @@ impl Policy {
             return Ok(());
         }
         let imports = |interface: &str| imports.iter().any(|import| import == interface);
-        for (interface, allowed) in [("shared", self.allow.shared), ("metrics", self.allow.metrics)] {
-            if imports(interface) && !allowed {
-                bail!("it may not use `{interface}`: to allow it, {}", line(name, &format!("{interface}: true")));
-            }
+        let switches = [("shared", self.allow.shared), ("metrics", self.allow.metrics)];
+        let missing = switches.into_iter().filter(|(name, allowed)| imports(name) && !allowed);
+        let mut uses: Vec<_> = missing.map(|(name, _)| name.to_owned()).collect();
+        let mut grants: Vec<_> = uses.iter().map(|name| format!("{name}: true")).collect();
+        let mut of_its_own = "";
+        if imports("fetch") && self.allow.fetch.is_empty() && about.urls.is_empty() && about.origins.is_empty() {
+            uses.push("fetch".to_owned());
+            grants.push("fetch: [\"https://host.example\"]".to_owned());
+            of_its_own = " with the origins that it may reach";
         }
-        if let Some(origin) = about.origins.iter().find(|origin| !self.allow.fetch.contains(origin)) {
-            bail!("it may not reach `{origin}`: to allow it, {}", line(name, &format!("fetch: [\"{origin}\"]")));
+        let origins = about.origins.iter().filter(|origin| !self.allow.fetch.contains(origin));
+        let origins: Vec<_> = origins.map(ToString::to_string).collect();
+        if !origins.is_empty() {
+            grants.push(format!("fetch: {origins:?}"));
         }
-        if imports("fetch") && self.allow.fetch.is_empty() && about.urls.is_empty() {
-            let example = line(name, "fetch: [\"https://host.example\"]");
-            bail!("it may not use `fetch`: to allow it, {example} with the origins that it may reach");
+        let secrets = about.variables.iter().filter(|variable| variable.required).map(|variable| &variable.name);
+        let secrets: Vec<_> = secrets.filter(|name| !self.allow.secrets.contains_key(*name)).cloned().collect();
+        if !secrets.is_empty() {
+            let secrets: Vec<_> = secrets.iter().map(|name| format!("{name}: {{env: {name}}}")).collect();
+            grants.push(format!("secrets: {{{}}}", secrets.join(", ")));
         }
-        let mut required = about.variables.iter().filter(|variable| variable.required);
-        if let Some(variable) = required.find(|variable| !self.allow.secrets.contains_key(&variable.name)) {
-            let variable = &variable.name;
-            bail!(
-                "it needs the secret `{variable}`: to give it, {}",
-                line(name, &format!("secrets: {{{variable}: {{env: {variable}}}}}"))
-            );
+        if grants.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let wants = [("may not use", uses), ("may not reach", origins), ("needs the secret", secrets)];
+        let wants = wants.iter().filter(|(_, names)| !names.is_empty());
+        let wants: Vec<_> = wants.map(|(what, names)| format!("{what} `{}`", names.join("`, `"))).collect();
+        bail!("it {}: to allow it, {}{of_its_own}", wants.join(", and "), line(name, &grants.join(", ")))
     }
 
     /// Bytes that a verdict may hand over, or a call of the host's within it: the longest body, and fields.
@@ -171,4 +178,47 @@ fn half_of_the_cores() -> f64 {
 /// The settings by plugin name, whose case does not matter.
 pub(super) fn by_name(settings: &BTreeMap<String, PluginSettings>) -> BTreeMap<String, PluginSettings> {
     settings.iter().map(|(name, settings)| (name.to_lowercase(), settings.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::WebOrigin;
+    use crate::plugin::about::Variable;
+
+    #[test]
+    fn all_that_is_missing_is_said_at_once() {
+        let origin = |text| WebOrigin::parse_alone(text).expect("an origin");
+        let secret = |name: &str, required| Variable { name: name.to_owned(), required, url: false };
+        let about = About {
+            version: String::new(),
+            summary: String::new(),
+            schema: serde_json::Value::Null,
+            files: Vec::new(),
+            urls: Vec::new(),
+            variables: vec![secret("SALT", true), secret("OTHER", false)],
+            origins: vec![origin("https://a.example"), origin("http://b.example:8080")],
+            guards: false,
+        };
+        let imports = ["fetch", "metrics", "secrets", "shared"].map(str::to_owned);
+        let admitted = |allow: Allow| {
+            let settings = PluginSettings { allow, ..PluginSettings::default() };
+            let policy = Policy::new(&Origin::File("quota.wasm".into()), Some(&settings));
+            policy.admits("quota", Kind::Middleware, &imports, &about).map_err(|error| error.to_string())
+        };
+        let line = |grants: &str| {
+            format!(
+                "to allow it, write `plugins: {{settings: {{quota: {{allow: {{{grants}}}}}}}}}` into the install file"
+            )
+        };
+        let missing = admitted(Allow { shared: true, ..Allow::default() }).expect_err("a part of it");
+        let wants = "it may not use `metrics`, and may not reach `https://a.example`, `http://b.example:8080`, and needs the \
+                     secret `SALT`: ";
+        let grants =
+            r#"metrics: true, fetch: ["https://a.example", "http://b.example:8080"], secrets: {SALT: {env: SALT}}"#;
+        assert_eq!(missing, wants.to_owned() + &line(grants));
+        let secrets = BTreeMap::from([("SALT".to_owned(), crate::config::install::Secret::default())]);
+        let all = Allow { fetch: about.origins.clone(), secrets, shared: true, metrics: true, ..Allow::default() };
+        assert_eq!(admitted(all), Ok(()));
+    }
 }
