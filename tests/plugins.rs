@@ -441,7 +441,10 @@ async fn a_configuration_that_a_plugin_refuses_closes_its_route() {
     for (how, message) in [
         ("trapsInInit", "`init` failed: "),
         ("refusesInInit", "like `refusesInInit`: write another way"),
-        ("wantsBodies", "the plan asks for request bodies, but not for `on-request`, which would read them"),
+        (
+            "wantsBodies",
+            "its plan cannot be used: it asks for request bodies, but not for `on-request`, which would read them",
+        ),
         ("nonsense", "read the options: unknown variant `nonsense`"),
         ("[]", "this is a list where text is wanted"),
         ("'', why: not", "`why`"),

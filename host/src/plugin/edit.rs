@@ -178,7 +178,7 @@ fn body_mode(mode: wit::BodyMode, is_called: bool, what: &str) -> Result<BodyMod
         wit::BodyMode::Buffered(bytes) => BodyMode::Buffered(bytes),
     };
     if mode != BodyMode::None && !is_called {
-        return Err(format!("the plan asks for {what} bodies, but not for `on-{what}`, which would read them"));
+        return Err(format!("it asks for {what} bodies, but not for `on-{what}`, which would read them"));
     }
     Ok(mode)
 }

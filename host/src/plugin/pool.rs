@@ -464,7 +464,7 @@ async fn call_init(Instance { store, guest, .. }: &mut Instance, plugin: &Config
     let plan = answer
         .map_err(|error| anyhow!("`init` failed: {}", trap_reason(&error)))?
         .map_err(|error| anyhow!("failed to {}", error.message))?;
-    edit::plan(plan, &plugin.plugin).map_err(anyhow::Error::msg)
+    edit::plan(plan, &plugin.plugin).map_err(|problem| anyhow!("its plan cannot be used: {problem}"))
 }
 
 async fn instantiate(plugin: &Configured) -> anyhow::Result<Instance> {
