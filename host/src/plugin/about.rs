@@ -25,6 +25,9 @@ const NAME_BYTES_AT_MOST: usize = 128;
 const VERSION_CHARACTERS_AT_MOST: usize = 64;
 const SUMMARY_CHARACTERS_AT_MOST: usize = 500;
 
+/// Of JSON Schema.
+const TYPES: [&str; 7] = ["object", "array", "string", "integer", "number", "boolean", "null"];
+
 /// What a plugin says of itself.
 #[derive(Clone, Debug)]
 pub struct About {
@@ -72,6 +75,7 @@ fn parse(about: description::About) -> anyhow::Result<About> {
         "" => Value::Null,
         schema => serde_json::from_str(schema).context("its configuration schema is not JSON")?,
     };
+    only_known_types("", &schema)?;
     if about.variables.len() > ENTRIES_AT_MOST || about.origins.len() > ENTRIES_AT_MOST {
         bail!("it declares more than {ENTRIES_AT_MOST} variables or origins");
     }
@@ -88,6 +92,23 @@ fn parse(about: description::About) -> anyhow::Result<About> {
         variables: variables(about.variables)?,
         guards: about.guards,
     })
+}
+
+/// Else an administrator would be blamed for options that nothing fits.
+fn only_known_types(path: &str, schema: &Value) -> anyhow::Result<()> {
+    if !schema.is_object() {
+        return Ok(());
+    }
+    let types = schema["type"].as_array().map_or_else(|| std::slice::from_ref(&schema["type"]), Vec::as_slice);
+    let is_known = |kind: &&Value| kind.is_null() || kind.as_str().is_some_and(|kind| TYPES.contains(&kind));
+    if let Some(unknown) = types.iter().find(|kind| !is_known(kind)) {
+        bail!("its configuration schema has the type {unknown} at `{path}/type`: use one of {}", TYPES.join(", "));
+    }
+    let members = schema["properties"].as_object().into_iter().flatten();
+    members
+        .map(|(name, member)| (format!("properties/{name}"), member))
+        .chain(["items", "additionalProperties"].map(|key| (key.to_owned(), &schema[key])))
+        .try_for_each(|(key, member)| only_known_types(&format!("{path}/{key}"), member))
 }
 
 fn variables(declared: Vec<description::Variable>) -> anyhow::Result<Vec<Variable>> {
@@ -157,6 +178,27 @@ mod tests {
         let about = description::About { origins: vec!["api.example".to_owned()], ..self::about() };
         let error = parse(about).expect_err("no scheme").to_string();
         assert!(error.starts_with("its origin \"api.example\" cannot be used: "), "{error}");
+    }
+
+    #[test]
+    fn schemas_want_what_there_is() {
+        let parsed = |schema: &str| parse(description::About { config_schema: schema.to_owned(), ..about() });
+        for good in ["", "{}", r#"{"type": ["integer", "null"], "items": {"type": "string"}}"#, "true"] {
+            parsed(good).expect(good);
+        }
+        for (bad, path) in [
+            (r#"{"properties": {"salt": {"type": "strng"}}}"#, r#""strng" at `/properties/salt/type`"#),
+            (
+                r#"{"items": {"additionalProperties": {"type": ["string", 1]}}}"#,
+                "1 at `/items/additionalProperties/type`",
+            ),
+        ] {
+            let error = parsed(bad).expect_err(bad).to_string();
+            assert!(
+                error.starts_with(&format!("its configuration schema has the type {path}: use one of ")),
+                "{error}"
+            );
+        }
     }
 
     #[test]
