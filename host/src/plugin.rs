@@ -364,9 +364,7 @@ impl Host {
                 );
             }
             if !imports::offered(kind).contains(&interface) {
-                bail!(
-                    "it imports `weir:plugin/{interface}`, which this version of weir does not offer to a {kind} yet"
-                );
+                bail!("it imports `weir:plugin/{interface}`, which {}", why_not(interface, kind));
             }
             if !matches!(interface, "types" | "message") {
                 names.push(interface.to_owned());
@@ -418,7 +416,9 @@ impl Plugin {
                 continue;
             };
             let origin = Uri::from_str(url).map_err(|_| "it is no URL").and_then(|url| WebOrigin::of(&url));
-            origins.push(origin.map_err(|problem| anyhow!("`{url}` cannot be reached: {problem}"))?);
+            let option = pointer.trim_start_matches('/').replace('/', ".");
+            origins
+                .push(origin.map_err(|problem| anyhow!("`{option}` has `{url}`, which cannot be reached: {problem}"))?);
         }
         if self.policy.trusts {
             return Ok(Reach::Anywhere);
@@ -491,6 +491,17 @@ impl Configured {
     pub fn is(&self, plugin: &Arc<Plugin>, config: &Value) -> bool {
         let has_the_same_secrets = || plugin.secrets().is_ok_and(|secrets| secrets == self.secrets);
         Arc::ptr_eq(&self.plugin, plugin) && self.config == *config && has_the_same_secrets()
+    }
+}
+
+fn why_not(interface: &str, kind: Kind) -> String {
+    let other = match kind {
+        Kind::Middleware => Kind::DnsProvider,
+        Kind::DnsProvider => Kind::Middleware,
+    };
+    match imports::offered(other).contains(&interface) {
+        true => format!("is for a {other} and not for a {kind}: wit/weir-plugin.wit says what each may import"),
+        false => format!("this version of weir does not offer to a {kind} yet"),
     }
 }
 
