@@ -4,15 +4,17 @@
 set -eu
 cd "$(dirname "$0")"
 
-cc="python3 -m ziglang cc -std=c17 -Wall -Wextra -Wno-ignored-attributes"
+# `body-plugin` for a plugin that filters bodies as they flow.
+world=middleware-plugin
+cc="python3 -m ziglang cc -std=c17 -Wall -Wextra -Wno-ignored-attributes -Ibindings/$world"
 sources="plugin_name.c weir_plugin.c"
 case "${1:-build}" in
 build)
     mkdir -p target
     # The stack has 64 KiB, so that an instance starts with 128 KiB of memory and not with megabytes.
     $cc -target wasm32-wasi -mexec-model=reactor -O2 -flto -s -Wl,-z,stack-size=65536 \
-        $sources bindings/weir.c -o target/core.wasm
-    wasm-tools component embed --world middleware-plugin wit target/core.wasm -o target/embedded.wasm
+        $sources bindings/$world/weir.c -o target/core.wasm
+    wasm-tools component embed --world $world wit target/core.wasm -o target/embedded.wasm
     wasm-tools component new target/embedded.wasm -o pluginName.wasm
     ;;
 test)
@@ -21,7 +23,9 @@ test)
     target/tests
     ;;
 bindings)
-    wit-bindgen c --world middleware-plugin --rename-world weir --no-object-file --out-dir bindings wit
+    for world in middleware-plugin body-plugin; do
+        wit-bindgen c --world $world --rename-world weir --no-object-file --out-dir bindings/$world wit
+    done
     ;;
 *)
     echo "usage: ./build.sh [build|test|bindings]" >&2

@@ -60,6 +60,22 @@ __wasm_export_exports_weir_plugin_middleware_on_response_post_return(uint8_t *an
   next = kept;
 }
 
+#ifdef EXPORTS_WEIR_PLUGIN_BODY_FILTER_DIRECTION_REQUEST  // The world is `body-plugin`.
+
+__attribute__((export_name("cabi_post_weir:plugin/body-filter@0.1.0#[method]filter.chunk"))) void
+__wasm_export_exports_weir_plugin_body_filter_method_filter_chunk_post_return(uint8_t *answer) {
+  (void)answer;
+  next = kept;
+}
+
+__attribute__((export_name("cabi_post_weir:plugin/body-filter@0.1.0#[method]filter.end"))) void
+__wasm_export_exports_weir_plugin_body_filter_method_filter_end_post_return(uint8_t *answer) {
+  (void)answer;
+  next = kept;
+}
+
+#endif
+
 #else
 
 #include <stdlib.h>

@@ -1,10 +1,11 @@
-// What makes a plugin in C short: memory that needs no `free`, text, the options, and edits. See bindings/weir.h, which
+// What makes a plugin in C short: memory that needs no `free`, text, the options, and edits. See weir.h in bindings/, which
 // is generated, for all there is.
 #pragma once
 
-#include "bindings/weir.h"
+#include "weir.h"
 
-// Memory for the time of one call, zeroed. What `init` takes stays as long as the instance.
+// Memory for the time of one call, zeroed. What `init` takes stays as long as the instance; what a filter keeps from one
+// piece to the next belongs into static variables, for an instance has one filter at a time.
 void *weir_take(size_t size);
 
 // Text that is there anyway, or was taken.

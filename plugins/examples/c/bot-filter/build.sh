@@ -5,13 +5,13 @@ set -eu
 cd "$(dirname "$0")"
 
 template=../../../templates/c
-cc="python3 -m ziglang cc -std=c17 -Wall -Wextra -Wno-ignored-attributes -I$template"
+cc="python3 -m ziglang cc -std=c17 -Wall -Wextra -Wno-ignored-attributes -I$template -I$template/bindings/middleware-plugin"
 sources="bot_filter.c $template/weir_plugin.c"
 mkdir -p target
 case "${1:-build}" in
 build)
     $cc -target wasm32-wasi -mexec-model=reactor -O2 -flto -s -Wl,-z,stack-size=65536 \
-        $sources $template/bindings/weir.c -o target/core.wasm
+        $sources $template/bindings/middleware-plugin/weir.c -o target/core.wasm
     wasm-tools component embed --world middleware-plugin ../../../../wit target/core.wasm -o target/embedded.wasm
     wasm-tools component new target/embedded.wasm -o botFilter.wasm
     ;;

@@ -156,7 +156,8 @@ typedef struct weir_plugin_types_request_edit_t {
   // `body-plugin`; asking for it without that export is a failure). A request without content is not filtered.
   weir_option_list_u8_t   filter;
   // Milliseconds that the host waits before it goes on, 0 for none; no instance is held meanwhile. There is no upper limit
-  // but that a client may not wait so long.
+  // but that a client may not wait so long. A `reply` cannot be delayed: to slow a client down, let `shared.take` say how
+  // long it waits for its turn.
   uint32_t   delay_ms;
 } weir_plugin_types_request_edit_t;
 
@@ -176,7 +177,8 @@ typedef struct weir_plugin_types_response_edit_t {
   weir_option_list_u8_t   body;
   // Streams the body, or the one that replaces it, through a filter that starts with this state, at most 4 KiB (world
   // `body-plugin`; asking for it without that export is a failure). A response without content (to HEAD, 204, 304, of
-  // length 0) is not filtered.
+  // length 0) is not filtered, but what the host does to its head it does here too. To filter some kinds of content alone,
+  // name `content-type` and `content-encoding` in `plan.response-headers`, and ask for it where they fit.
   weir_option_list_u8_t   filter;
 } weir_plugin_types_response_edit_t;
 
@@ -215,8 +217,8 @@ typedef struct {
 typedef struct weir_plugin_types_error_t {
   // For the host and other callers.
   weir_plugin_types_error_kind_t   kind;
-  // Lower case, no full stop, no secrets: ``read the users: `bob` has a hash of an unknown kind``. Of DNS providers and
-  // filters 1,000 characters are shown.
+  // Lower case, no full stop, no secrets: ``read the users: `bob` has a hash of an unknown kind``. Of a middleware's `init`
+  // all is shown, of DNS providers and filters 1,000 characters.
   weir_string_t   message;
   // Milliseconds after which another try makes sense; none if unknown. The host follows it for DNS providers alone, and
   // takes more than a day for a day. In errors of the host it is none.
@@ -230,7 +232,8 @@ typedef uint8_t weir_plugin_shared_scope_t;
 
 // All middlewares that are made of the plugin.
 #define WEIR_PLUGIN_SHARED_SCOPE_PLUGIN 0
-// One configured middleware, on all its routers. What it keeps ends when the middleware is removed.
+// One configured middleware, on all its routers. What it keeps ends when the middleware is removed, and not when its
+// options change: put into the key what it depends on.
 #define WEIR_PLUGIN_SHARED_SCOPE_MIDDLEWARE 1
 // One configured middleware on one router. What it keeps ends when the middleware is no longer on the router.
 #define WEIR_PLUGIN_SHARED_SCOPE_ROUTER 2
@@ -297,12 +300,13 @@ typedef struct weir_plugin_fetch_request_t {
   // At most 100. The host sets `host`, `user-agent` and what frames the message; `connection`, `content-length`, `expect`,
   // `host`, `keep-alive`, `proxy-…`, `te`, `trailer`, `transfer-encoding` and `upgrade` are the error internal.
   weir_plugin_fetch_list_header_t   headers;
-  // At most 1 MiB.
+  // At most 1 MiB, else the error too-large; with all else of the request at most what may be handed over at once (see
+  // above), else a trap.
   weir_list_u8_t   body;
-  // Milliseconds for the whole exchange. 0 stands for the 5 s that a middleware has at most (`limits.fetch`), or for 30 s of
-  // a DNS provider. Nobody has longer than the call.
+  // Milliseconds for the whole exchange. 0 stands for the 5 s that a middleware has at most (`limits.fetch`), or for 30 s
+  // of a DNS provider. What is longer is cut down to that of a middleware, and nobody has longer than the call.
   uint32_t   timeout_ms;
-  // Bytes of the response's body, of which the host takes at most 4 MiB; more is the error too-large.
+  // Bytes of the response's body, of which the host takes at most 4 MiB; more is the error too-large. 0 allows no byte.
   uint32_t   max_body;
   // None takes the platform's roots and no client certificate.
   weir_plugin_fetch_option_client_tls_t   tls;
@@ -360,7 +364,7 @@ typedef struct {
 // How much it matters.
 typedef uint8_t weir_plugin_log_level_t;
 
-// For who looks for a fault; not written unless `log.level` says so.
+// For who looks for a fault; not written unless `log.level` says so, which is INFO if nothing is said.
 #define WEIR_PLUGIN_LOG_LEVEL_DEBUG 0
 // What happens as it should.
 #define WEIR_PLUGIN_LOG_LEVEL_INFO 1
@@ -381,6 +385,52 @@ typedef struct {
   weir_list_u8_t *ptr;
   size_t len;
 } weir_list_list_u8_t;
+
+typedef weir_plugin_types_header_t exports_weir_plugin_body_filter_header_t;
+
+typedef weir_plugin_types_error_t exports_weir_plugin_body_filter_error_t;
+
+// Which body this is.
+typedef uint8_t exports_weir_plugin_body_filter_direction_t;
+
+// The client's, on its way to the server.
+#define EXPORTS_WEIR_PLUGIN_BODY_FILTER_DIRECTION_REQUEST 0
+// The server's, on its way to the client.
+#define EXPORTS_WEIR_PLUGIN_BODY_FILTER_DIRECTION_RESPONSE 1
+
+typedef struct exports_weir_plugin_body_filter_own_filter_t {
+  int32_t __handle;
+} exports_weir_plugin_body_filter_own_filter_t;
+
+typedef struct exports_weir_plugin_body_filter_filter_t exports_weir_plugin_body_filter_filter_t;
+
+typedef exports_weir_plugin_body_filter_filter_t* exports_weir_plugin_body_filter_borrow_filter_t;
+
+typedef struct {
+  bool is_err;
+  union {
+    weir_list_u8_t ok;
+    exports_weir_plugin_body_filter_error_t err;
+  } val;
+} exports_weir_plugin_body_filter_result_list_u8_error_t;
+
+typedef struct {
+  exports_weir_plugin_body_filter_header_t *ptr;
+  size_t len;
+} exports_weir_plugin_body_filter_list_header_t;
+
+typedef struct {
+  weir_list_u8_t f0;
+  exports_weir_plugin_body_filter_list_header_t f1;
+} exports_weir_plugin_body_filter_tuple2_list_u8_list_header_t;
+
+typedef struct {
+  bool is_err;
+  union {
+    exports_weir_plugin_body_filter_tuple2_list_u8_list_header_t ok;
+    exports_weir_plugin_body_filter_error_t err;
+  } val;
+} exports_weir_plugin_body_filter_result_tuple2_list_u8_list_header_error_t;
 
 // A secret by name: {name: "API_TOKEN", required: true, url: false}.
 typedef struct exports_weir_plugin_description_variable_t {
@@ -416,9 +466,11 @@ typedef struct exports_weir_plugin_description_about_t {
   // One sentence for lists. 500 characters are shown.
   weir_string_t   summary;
   // JSON Schema of the configuration; of its keywords count type, properties, required, items, additionalProperties, enum,
-  // minimum and maximum, and for lists description. With it the host turns YAML into JSON as Traefik would (keys in any
-  // case, comma-separated lists, quoted numbers) and validates before `init`. It fills in no defaults. Empty: any options.
-  // What is no JSON keeps the plugin from being loaded.
+  // minimum and maximum, and for lists description; others do nothing. With it the host turns YAML into JSON as Traefik
+  // would (keys in any case, comma-separated lists, quoted numbers) and validates before `init`, which gets a whole number
+  // as `5` where the type is integer. Keys that `properties` does not name are refused, unless `additionalProperties` is
+  // true or a schema. It fills in no defaults. Empty: any options. What is no JSON, or has a type that JSON Schema does not
+  // know, keeps the plugin from being loaded.
   weir_string_t   config_schema;
   // JSON pointers (RFC 6901) into the configuration, such as `/usersFile`: file names whose text (UTF-8) the host reads,
   // watches and puts in their place. What is not there or empty is left alone. A file that cannot be read is an error
@@ -515,7 +567,8 @@ typedef struct {
 typedef struct exports_weir_plugin_middleware_plan_t {
   // Without a phase the call is not made, which costs nothing.
   exports_weir_plugin_middleware_phases_t   phases;
-  // Edits that hold for every request: applied in order, before `on-request` is called.
+  // Edits that hold for every request: applied in order, before `on-request` is called. There may be any number of them,
+  // and of headers below; a header that is there twice is handed over twice.
   exports_weir_plugin_middleware_list_fixed_edit_t   request_edits;
   // Edits that hold for every response: applied in order, before `on-response` is called. Not for own replies.
   exports_weir_plugin_middleware_list_fixed_edit_t   response_edits;
@@ -524,7 +577,9 @@ typedef struct exports_weir_plugin_middleware_plan_t {
   exports_weir_plugin_middleware_list_header_name_t   request_headers;
   // Headers to hand over with `on-response`, in the order of `response-head.headers`.
   exports_weir_plugin_middleware_list_header_name_t   response_headers;
-  // With `on-request` alone. An upgrade to a websocket has no content.
+  // With `on-request` alone, and for every request of the middleware: who wants the bodies of some takes `peek` and looks
+  // at `message.body-complete`, or a router of its own. What is at hand goes on all the same. An upgrade to a websocket has
+  // no content.
   exports_weir_plugin_middleware_body_mode_t   request_body;
   // With `on-response` alone. A response to HEAD, 204 and 304 have no content, and are complete.
   exports_weir_plugin_middleware_body_mode_t   response_body;
@@ -585,33 +640,37 @@ extern void weir_plugin_metrics_add(weir_string_t *counter, uint64_t by, weir_li
 extern void weir_plugin_metrics_observe(weir_string_t *histogram, double value, weir_list_tuple2_string_string_t *labels);
 
 // Imported Functions from `weir:plugin/secrets@0.1.0`
-// None if it is not set or not granted; name it in `about.variables`, or a DNS provider never gets it. At most 64 KiB where
-// it comes from a file, without the line breaks at its end. It stays the same for the life of a middleware's instance, from
-// `init` on. For example get("API_TOKEN") = some("s3cr3t").
+// None if it is not granted, or for a DNS provider not set; where a secret that is granted is not there, the middleware is
+// disabled. Name it in `about.variables`, or a DNS provider never gets it, nor do `weir plugin check` and `run`. UTF-8;
+// from a file at most 64 KiB, without the line breaks at its end. It stays the same for the life of a middleware's
+// instance, from `init` on. For example get("API_TOKEN") = some("s3cr3t").
 extern bool weir_plugin_secrets_get(weir_string_t *name, weir_string_t *ret);
 
 // Imported Functions from `weir:plugin/shared@0.1.0`
-// None if it was never set, has expired or had to make room. A counter reads as its decimal digits in ASCII. For example
+// None if it was never set, has expired or had to make room, where the key is too long, and where there is no such scope. A
+// counter reads as its decimal digits in ASCII. Keys may be empty; what may be longer than a key, such as a token, is best
+// hashed. For example
 // get(plugin, "jwks") = some(keys).
 extern bool weir_plugin_shared_get(weir_plugin_shared_scope_t scope, weir_string_t *key, weir_list_u8_t *ret);
 // Puts a value in the place of any other, a counter too. It expires `ttl-ms` milliseconds from now, at once with 0; with
-// none it stays until room is needed. Errors: too-large, not-found, denied. For example
-// set(plugin, "jwks", keys, some(300000)) for what need not be fetched again for five minutes.
+// none it stays until room is needed. With 0 it is deleted, for there is no other way. Errors: too-large, not-found,
+// denied. For example set(plugin, "jwks", keys, some(300000)) for what need not be fetched again for five minutes.
 extern bool weir_plugin_shared_set(weir_plugin_shared_scope_t scope, weir_string_t *key, weir_list_u8_t *value, uint64_t *maybe_ttl_ms, weir_plugin_shared_error_t *err);
-// Adds to a counter that starts at 0 and answers the sum; nobody else's change comes in between. At the ends of 64 bits it
-// stays there. `ttl-ms` milliseconds from its start, not from its last change, it starts at 0 again: with none never, with 0
-// nothing is kept. What a later call says of that does not count before it starts again. Errors: too-large,
-// not-found, denied, and conflict if `set` has put something there. For example
-// increment(middleware, "failed 192.0.2.1", 1, some(60000)) for failures per minute.
+// Adds to a counter that starts at 0, or takes from it, and answers the sum; nobody else's change comes in between. At the
+// ends of 64 bits it stays there. `ttl-ms` milliseconds from its start, not from its last change, it starts at 0 again:
+// with none never, with 0 nothing is kept. What a later call says of that does not count before it starts again. How much
+// of the time is left is not told: for a `Retry-After`, put the number of the minute into the key, or use `take`. Errors:
+// too-large, not-found, denied, and conflict if `set` has put something there. For example increment(middleware, "failed
+// 192.0.2.1", 1, some(60000)) for failures per minute.
 extern bool weir_plugin_shared_increment(weir_plugin_shared_scope_t scope, weir_string_t *key, int64_t by, uint64_t *maybe_ttl_ms, int64_t *ret, weir_plugin_shared_error_t *err);
 // Takes `cost` tokens from a bucket that holds `burst` of them at first and at most, and gets `per-second` new ones.
 // 
 // ok(ms): they are taken, and are there after so many milliseconds, at most `max-wait-ms`; the answer fits `delay-ms` of an
 // edit. err(ms): nothing is taken, and another try is worth it after so many milliseconds; the largest number stands for
-// never. Never is the answer where `cost` is above `burst`, where the name is longer than a key may be, and where there is no
-// such scope: what cannot be counted does not pass. A rate that is no number or not above 0 gives the burst once; one above
-// 1e9 is 1e9. Buckets have names of their own, apart from keys. For example take(router, client().address, 10.0, 20, 1, 0) for
-// ten requests a second of each client, and twenty at once.
+// never. Never is the answer where `cost` is above `burst`, where the name is longer than a key may be, and where there is
+// no such scope: what cannot be counted does not pass. A rate that is no number or not above 0 gives the burst once; one
+// above 1e9 is 1e9. Buckets have names of their own, apart from keys. For example take(router, client().address, 10.0, 20,
+// 1, 0) for ten requests a second of each client, and twenty at once.
 extern bool weir_plugin_shared_take(weir_plugin_shared_scope_t scope, weir_string_t *bucket, double per_second, uint32_t burst, uint32_t cost, uint32_t max_wait_ms, uint32_t *ret, uint64_t *err);
 
 // Imported Functions from `weir:plugin/fetch@0.1.0`
@@ -619,7 +678,7 @@ extern bool weir_plugin_shared_take(weir_plugin_shared_scope_t scope, weir_strin
 // unavailable (no connection, a certificate that is not trusted, an answer that is no HTTP), too-large (either body),
 // rate-limited (too many exchanges), internal (a request that cannot be sent: its URL, method, headers or PEM texts). One
 // that begins after the time of the call is a failure. For example send({url: "https://id.example/jwks", …}) = ok({status:
-// 200, …}); for a plugin that fetches see `plugins/examples/rust/jwt`.
+// 200, …}); for a plugin that fetches see `plugins/examples/rust/jwt` in Weir's repository.
 extern bool weir_plugin_fetch_send(weir_plugin_fetch_request_t *r, weir_plugin_fetch_response_t *ret, weir_plugin_fetch_error_t *err);
 
 // Imported Functions from `weir:plugin/message@0.1.0`
@@ -663,7 +722,9 @@ extern void weir_plugin_random_bytes(uint32_t n, weir_list_u8_t *ret);
 extern uint64_t weir_plugin_random_next(void);
 
 // Imported Functions from `weir:plugin/connection@0.1.0`
-// The client, as its socket has it; never from a header: client() = {address: "192.0.2.1", port: 50000}.
+// The client, as its socket has it; never from a header: client() = {address: "192.0.2.1", port: 50000}. An IPv4 address
+// that came as one of IPv6 (`::ffff:192.0.2.1`) is IPv4. Behind another proxy it is that proxy, and what that one says of
+// the client is the header `x-forwarded-for`, which the host removes where it does not trust its sender.
 extern void weir_plugin_connection_client(weir_plugin_connection_peer_t *ret);
 // Name of the entry point that accepted the connection: entry-point() = "web".
 extern void weir_plugin_connection_entry_point(weir_string_t *ret);
@@ -677,6 +738,11 @@ extern bool weir_plugin_connection_server_name(weir_string_t *ret);
 // The client's certificates in DER, leaf first; empty if it sent none. Whether they were verified is up to
 // `clientAuth` of the TLS options: client-certificates() = [leaf, intermediate].
 extern void weir_plugin_connection_client_certificates(weir_list_list_u8_t *ret);
+
+// Exported Functions from `weir:plugin/body-filter@0.1.0`
+exports_weir_plugin_body_filter_own_filter_t exports_weir_plugin_body_filter_constructor_filter(exports_weir_plugin_body_filter_direction_t direction, weir_list_u8_t *state);
+bool exports_weir_plugin_body_filter_method_filter_chunk(exports_weir_plugin_body_filter_borrow_filter_t self, weir_list_u8_t *bytes, weir_list_u8_t *ret, exports_weir_plugin_body_filter_error_t *err);
+bool exports_weir_plugin_body_filter_method_filter_end(exports_weir_plugin_body_filter_borrow_filter_t self, exports_weir_plugin_body_filter_list_header_t *trailers, exports_weir_plugin_body_filter_tuple2_list_u8_list_header_t *ret, exports_weir_plugin_body_filter_error_t *err);
 
 // Exported Functions from `weir:plugin/description@0.1.0`
 void exports_weir_plugin_description_describe(exports_weir_plugin_description_about_t *ret);
@@ -773,6 +839,24 @@ void weir_plugin_message_list_header_free(weir_plugin_message_list_header_t *ptr
 void weir_plugin_connection_peer_free(weir_plugin_connection_peer_t *ptr);
 
 void weir_list_list_u8_free(weir_list_list_u8_t *ptr);
+
+void exports_weir_plugin_body_filter_header_free(exports_weir_plugin_body_filter_header_t *ptr);
+
+void exports_weir_plugin_body_filter_error_free(exports_weir_plugin_body_filter_error_t *ptr);
+
+extern void exports_weir_plugin_body_filter_filter_drop_own(exports_weir_plugin_body_filter_own_filter_t handle);
+
+extern exports_weir_plugin_body_filter_own_filter_t exports_weir_plugin_body_filter_filter_new(exports_weir_plugin_body_filter_filter_t *rep);
+extern exports_weir_plugin_body_filter_filter_t* exports_weir_plugin_body_filter_filter_rep(exports_weir_plugin_body_filter_own_filter_t handle);
+void exports_weir_plugin_body_filter_filter_destructor(exports_weir_plugin_body_filter_filter_t *rep);
+
+void exports_weir_plugin_body_filter_result_list_u8_error_free(exports_weir_plugin_body_filter_result_list_u8_error_t *ptr);
+
+void exports_weir_plugin_body_filter_list_header_free(exports_weir_plugin_body_filter_list_header_t *ptr);
+
+void exports_weir_plugin_body_filter_tuple2_list_u8_list_header_free(exports_weir_plugin_body_filter_tuple2_list_u8_list_header_t *ptr);
+
+void exports_weir_plugin_body_filter_result_tuple2_list_u8_list_header_error_free(exports_weir_plugin_body_filter_result_tuple2_list_u8_list_header_error_t *ptr);
 
 void exports_weir_plugin_description_variable_free(exports_weir_plugin_description_variable_t *ptr);
 
