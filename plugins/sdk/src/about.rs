@@ -27,12 +27,12 @@ pub struct Secret {
     pub name: &'static str,
     /// Whether the plugin cannot work without it.
     pub required: bool,
-    /// Whether its value is a URL whose origin [`fetch`](crate::fetch) may then reach.
+    /// Whether its value is a URL whose origin [`fetch`](crate::fetch) of a DNS provider may then reach.
     pub url: bool,
 }
 
 impl Secret {
-    /// One that the plugin cannot work without.
+    /// One that the plugin cannot work without: a middleware is not loaded before `allow.secrets` grants it.
     #[must_use]
     pub const fn required(name: &'static str) -> Self {
         Self { name, required: true, url: false }
@@ -44,7 +44,7 @@ impl Secret {
         Self { name, required: false, url: false }
     }
 
-    /// An address in place of [`About::origins`].
+    /// An address in place of [`About::origins`], for a DNS provider.
     #[must_use]
     pub const fn url(name: &'static str) -> Self {
         Self { name, required: false, url: true }
@@ -79,28 +79,42 @@ impl About {
         }
     }
 
-    /// JSON Schema of the configuration, with every option by its exact name. Without it there are no options.
+    /// JSON Schema of the configuration. Count `type`, `properties`, `required`, `items`, `additionalProperties`, `enum`,
+    /// `minimum` and `maximum`; other keywords do nothing, and defaults are serde's. Name each option as [`Middleware::Config`]
+    /// has it: an administrator may write it in any case, and a number in quotes. Options that it does not name are refused,
+    /// unless `additionalProperties` is true. Without a schema there are no options.
+    ///
+    /// ```
+    /// # use weir_sdk::About;
+    /// const ABOUT: About = About::new("quota", "1.0.0", "Counts requests")
+    ///     .config_schema(r#"{"type": "object", "required": ["limit"], "properties": {
+    ///         "limit": {"type": "integer", "minimum": 1, "description": "requests of a client per minute"}}}"#);
+    /// ```
+    ///
+    /// [`Middleware::Config`]: crate::Middleware::Config
     #[must_use]
     pub const fn config_schema(mut self, schema: &'static str) -> Self {
         self.config_schema = schema;
         self
     }
 
-    /// JSON pointers (RFC 6901) to file names in the configuration: `init` finds the file's text in their place.
+    /// JSON pointers (RFC 6901) to file names in the configuration, such as `/usersFile`: `init` finds the file's text in their
+    /// place. What is not there or empty is left alone; a file that cannot be read as UTF-8 is an error before `init`.
     #[must_use]
     pub const fn files(mut self, pointers: &'static [&'static str]) -> Self {
         self.files = pointers;
         self
     }
 
-    /// JSON pointers to addresses in the configuration that [`fetch`](crate::fetch) may reach.
+    /// JSON pointers to addresses in the configuration, such as `/jwksUrl`, that [`fetch`](crate::fetch) may reach without a
+    /// grant. What is not there or empty is left alone; what is no `http` or `https` URL is an error before `init`.
     #[must_use]
     pub const fn urls(mut self, pointers: &'static [&'static str]) -> Self {
         self.urls = pointers;
         self
     }
 
-    /// What [`secrets`](crate::secrets) will be asked for.
+    /// What [`secrets`](crate::secrets) will be asked for: at most 64, each with a name of at most 128 bytes.
     #[must_use]
     pub const fn secrets(mut self, secrets: &'static [Secret]) -> Self {
         self.secrets = secrets;
@@ -115,14 +129,16 @@ impl About {
         self
     }
 
-    /// Origins (`https://api.example.com:443`) that [`fetch`](crate::fetch) wants to reach whatever the configuration.
+    /// Origins (`https://api.example.com:443`) that [`fetch`](crate::fetch) wants to reach whatever the configuration: at most
+    /// 64. A middleware is not loaded before `allow.fetch` grants each; a DNS provider reaches those on the public internet.
     #[must_use]
     pub const fn origins(mut self, origins: &'static [&'static str]) -> Self {
         self.origins = origins;
         self
     }
 
-    /// It decides who may pass, as a password does: where it fails, the request is denied.
+    /// It decides who may pass, as a password does: where it fails, the request is denied. With `onFailure: bypass` in the
+    /// install file it is not loaded.
     #[must_use]
     pub const fn guards(mut self) -> Self {
         self.guards = true;

@@ -56,8 +56,9 @@ impl From<Reply> for ResponseVerdict {
     }
 }
 
-/// Names are turned to lower case; values are taken as they are. Check what comes from a configuration with
-/// [`header`](crate::header).
+/// Names are turned to lower case; values are taken as they are. Check what comes from a configuration, or from a client, with
+/// [`header`](crate::header): a control character in a value is a 500, and so is a field that is the host's, such as
+/// `content-length`. On a request, `host` and `x-forwarded-…` need a grant. An answer may have 100 edits with 128 KiB.
 impl HeaderEdit {
     /// Replaces all lines of that name by one.
     pub fn set(name: &str, value: impl Into<Vec<u8>>) -> Self {
@@ -117,6 +118,20 @@ impl RequestEdit {
         self
     }
 
+    /// Any method but CONNECT; its case counts.
+    #[must_use]
+    pub fn method(mut self, method: impl Into<String>) -> Self {
+        self.method = Some(method.into());
+        self
+    }
+
+    /// Host and optional port that go on: `b.example:8080`. Needs the grant `allow.forwardingHeaders`.
+    #[must_use]
+    pub fn authority(mut self, authority: impl Into<String>) -> Self {
+        self.authority = Some(authority.into());
+        self
+    }
+
     /// Path and query that go on, percent-encoded and starting with `/`.
     #[must_use]
     pub fn path(mut self, path_with_query: impl Into<String>) -> Self {
@@ -124,7 +139,7 @@ impl RequestEdit {
         self
     }
 
-    /// Replaces the body.
+    /// Replaces the body, at most 1.5 MiB with all else of the edit.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = Some(body.into());
@@ -139,7 +154,8 @@ impl RequestEdit {
         self
     }
 
-    /// The host waits so many milliseconds before it goes on.
+    /// The host waits so many milliseconds before the request goes on. A [`Reply`] cannot be delayed: to slow somebody down, let
+    /// [`shared::take`](crate::shared::take) say how long he has to wait for his turn, and put that here.
     #[must_use]
     pub const fn delay_ms(mut self, delay_ms: u32) -> Self {
         self.delay_ms = delay_ms;
@@ -187,7 +203,7 @@ impl ResponseEdit {
         self
     }
 
-    /// Replaces the body.
+    /// Replaces the body, at most 1.5 MiB with all else of the edit.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = Some(body.into());
@@ -217,7 +233,7 @@ impl Reply {
         self
     }
 
-    /// Replaces the body.
+    /// Replaces the body, at most 1.5 MiB with all else of the reply.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
@@ -226,7 +242,13 @@ impl Reply {
 }
 
 impl Error {
-    /// The message is lower case, has no full stop and reads after "failed to".
+    /// The message is lower case, has no full stop and reads after "failed to":
+    ///
+    /// ```
+    /// # use weir_sdk::{Error, ErrorKind};
+    /// Error::new(ErrorKind::Unavailable, "reach the list of users");
+    /// Error::invalid_config("use the prefix `api`: begin it with `/`");
+    /// ```
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), retry_after_ms: None }
     }

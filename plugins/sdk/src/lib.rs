@@ -40,6 +40,7 @@ pub mod component;
 pub mod description;
 pub mod dns;
 mod edit;
+mod exchange;
 #[doc(hidden)]
 pub mod filter;
 pub mod header;
@@ -60,9 +61,10 @@ pub use edit::Decision;
 pub use filter::{BodyFilter, Direction, Header};
 pub use message::{Request, Response};
 
-#[cfg(target_arch = "wasm32")]
+// What stands in for the host in native tests says little of what the host does: documents have the interface itself.
+#[cfg(any(target_arch = "wasm32", doc))]
 pub use bindings::weir::plugin::{clock, connection, fetch, log, metrics, secrets, shared};
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(not(any(target_arch = "wasm32", doc)))]
 pub use testing::capabilities::{clock, connection, fetch, log, metrics, secrets, shared};
 
 /// One configured middleware. The host makes several instances of it and calls each for one request at a time, so that
@@ -78,16 +80,19 @@ pub trait Middleware: Sized + 'static {
     /// Reads the configuration once per instance and answers what the host has to do and to call.
     ///
     /// # Errors
-    /// The middleware is disabled with the message: make it say what to change.
+    /// The middleware is disabled with the message, as it is after a panic, 5 s of CPU time, or 10 s in all: make it say what to
+    /// change, by [`Error::invalid_config`].
     fn init(config: Self::Config) -> Result<(Self, Plan), Error>;
 
-    /// Called for each request if the plan asks for it with [`Plan::on_request`].
+    /// Called for each request if the plan asks for it with [`Plan::on_request`]. It has 50 ms of CPU time, and 10 s with all
+    /// that it waits for. A panic is a 500 and a line of the log; the instance is dropped.
     fn on_request(&self, _request: &Request<'_>) -> Decision {
         Decision::pass()
     }
 
-    /// Called for each response if the plan asks for it with [`Plan::on_response`]. `state` is what `on_request` had
-    /// remembered for this request, perhaps in another instance; empty if nothing.
+    /// Called for each response if the plan asks for it with [`Plan::on_response`]. `state` is what `on_request` had remembered
+    /// for this request, perhaps in another instance; empty if nothing. Sees replies of later middlewares and errors of the host
+    /// too, but not this middleware's own replies. Its limits are those of [`on_request`](Self::on_request).
     fn on_response(&self, _state: &[u8], _response: &Response<'_>) -> ResponseVerdict {
         ResponseVerdict::Pass
     }

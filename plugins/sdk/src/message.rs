@@ -63,13 +63,14 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Path and query, still percent-encoded: `/a%20b?c=d`.
+    /// Path and query, still percent-encoded: `/a%20b?c=d`. For the path alone: `path().split('?').next() == Some("/login")`.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.head.path_with_query
     }
 
-    /// IP address of the connection, never from a header. The host is asked for it: see [`connection`].
+    /// IP address of the connection, never from a header, without port, brackets or zone: `192.0.2.1`, `2001:db8::1`. The host is
+    /// asked for it: see [`connection`].
     #[must_use]
     pub fn client_address(&self) -> String {
         connection::client().address
@@ -93,13 +94,15 @@ impl<'a> Request<'a> {
         self.fields.all(name)
     }
 
-    /// What the plan asked for with [`Plan::request_body`](crate::Plan::request_body); empty if it asked for nothing.
+    /// What the plan asked for with [`Plan::request_body`](crate::Plan::request_body); empty if it asked for nothing. Each call
+    /// copies it. No `Content-Encoding` is decoded.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
         self.fields.body()
     }
 
-    /// Whether [`body`](Self::body) is all of it.
+    /// Whether [`body`](Self::body) is all of it. May be false though nothing more comes, where the host has not seen the end
+    /// yet.
     #[must_use]
     pub fn body_complete(&self) -> bool {
         self.fields.body_complete()
@@ -141,13 +144,15 @@ impl<'a> Response<'a> {
         self.fields.all(name)
     }
 
-    /// What the plan asked for with [`Plan::response_body`](crate::Plan::response_body); empty if it asked for nothing.
+    /// What the plan asked for with [`Plan::response_body`](crate::Plan::response_body); empty if it asked for nothing. Each call
+    /// copies it. No `Content-Encoding` is decoded.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
         self.fields.body()
     }
 
-    /// Whether [`body`](Self::body) is all of it.
+    /// Whether [`body`](Self::body) is all of it. May be false though nothing more comes, where the host has not seen the end
+    /// yet.
     #[must_use]
     pub fn body_complete(&self) -> bool {
         self.fields.body_complete()

@@ -36,7 +36,8 @@ impl Plan {
         self
     }
 
-    /// An edit of every request, made by the host before `on_request`, in the order given.
+    /// An edit of every request, made by the host before `on_request`, in the order given. One that cannot be used is an error of
+    /// `init`: `Plan::new().edit_request(HeaderEdit::remove("x-user"))` keeps clients from naming themselves.
     #[must_use]
     pub fn edit_request(mut self, edit: HeaderEdit) -> Self {
         self.request_edits.push(FixedEdit { edit, on: Transport::Any });
@@ -56,14 +57,17 @@ impl Plan {
         self
     }
 
-    /// What to have of the request's body when `on_request` is called.
+    /// What to have of the request's body when `on_request` is called, for every request of the middleware, whatever its path:
+    /// `BodyMode::Buffered(65536)` answers 413 to all longer ones. To look at some, put the middleware on a router of its own, or
+    /// use `BodyMode::Peek(65536)` and ask [`Request::body_complete`](crate::Request::body_complete). What is at hand goes on to
+    /// the server all the same. The administrator allows 1 MiB if nothing else is said.
     #[must_use]
     pub const fn request_body(mut self, mode: BodyMode) -> Self {
         self.request_body = mode;
         self
     }
 
-    /// What to have of the response's body when `on_response` is called.
+    /// What to have of the response's body when `on_response` is called: the same, with 502 for a longer one.
     #[must_use]
     pub const fn response_body(mut self, mode: BodyMode) -> Self {
         self.response_body = mode;

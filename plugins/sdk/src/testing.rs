@@ -1,6 +1,30 @@
 //! What unit tests of a plugin need, which run natively with `cargo test`: messages for a middleware, challenges for a
-//! DNS provider, and a [`Host`] that answers `fetch`, gives variables and time, keeps what is shared and counts. `connection`
-//! has the same answers for all requests; `random` cannot be called from there.
+//! DNS provider, and a [`Host`] that answers `fetch`, gives variables and time, keeps what is shared and counts. But for the
+//! client's address, `connection` has the same answers for all requests; `random` cannot be called from there.
+//!
+//! ```
+//! use weir_sdk::fetch::{self, Request};
+//! use weir_sdk::shared::{self, Scope};
+//! use weir_sdk::testing::Host;
+//! use weir_sdk::{metrics, secrets};
+//!
+//! let host = Host::new().variables(&[("PEPPER", "hot")]);  // what `secrets` has
+//! host.expect("GET", "https://id.example/keys").answer_with(200, &[], "k1");
+//! host.client("192.0.2.7");                                // of all requests from now on
+//!
+//! // What the functions of a plugin do:
+//! let keys = fetch::send(&Request::new("GET", "https://id.example/keys")).expect("the answer").body;
+//! shared::set(Scope::Plugin, "keys", &keys, Some(60_000)).expect("room");
+//! metrics::add("fetched", 1, &[]);
+//! assert_eq!(secrets::get("PEPPER").as_deref(), Some("hot"));
+//!
+//! host.advance(60_000);
+//! assert_eq!(shared::get(Scope::Plugin, "keys"), None);
+//! assert_eq!(host.counter("fetched", &[]), 1);
+//! ```
+//!
+//! It is not as strict as the host of a proxy, which refuses what is not declared and granted, and edits that cannot be used:
+//! `weir plugin check` and `weir plugin run` are.
 
 #[doc(hidden)]
 pub mod capabilities;
@@ -15,8 +39,8 @@ use crate::{BodyFilter, Direction, Error, Header, Request, Response};
 
 pub use host::{Expected, Host};
 
-/// A request to an absolute `http` or `https` URL, with these field lines, from 192.0.2.1 by the router `test@file`. The URL says
-/// what `host` is, unless a line does.
+/// A request to an absolute `http` or `https` URL, with these field lines, from [`Host::client`] by the router `test@file`. The
+/// URL says what `host` is, unless a line does.
 ///
 /// # Panics
 /// If the URL has no scheme.

@@ -191,15 +191,9 @@ impl<'a> Call<'a> {
     pub fn send_for_any_status(self) -> Result<Answer<'a>, Error> {
         let client = self.client;
         let name = format!("{} {}", self.method, client.without_credentials(&self.url));
-        let response = fetch::send(&fetch::Request {
-            method: self.method.to_owned(),
-            url: self.url(),
-            headers: self.headers,
-            body: self.body,
-            timeout_ms: client.timeout_ms,
-            max_body: MAX_BODY,
-            tls: None,
-        });
+        let request = fetch::Request::new(self.method, self.url());
+        let request = request.body(self.body).timeout_ms(client.timeout_ms).max_body(MAX_BODY);
+        let response = fetch::send(&fetch::Request { headers: self.headers, ..request });
         match response {
             Ok(response) => Ok(Answer { client, name, response }),
             Err(error) => {

@@ -17,12 +17,14 @@ pub mod clock {
 }
 
 pub mod connection {
+    use crate::testing::host;
+
     pub use crate::bindings::weir::plugin::connection::Peer;
 
-    /// 192.0.2.1, port 50000.
+    /// 192.0.2.1 if the test says nothing else, port 50000.
     #[must_use]
     pub fn client() -> Peer {
-        Peer { address: "192.0.2.1".to_owned(), port: 50_000 }
+        Peer { address: host::client(), port: 50_000 }
     }
 
     /// `web`.

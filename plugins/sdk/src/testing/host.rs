@@ -16,6 +16,9 @@ use crate::{About, Error, fetch};
 /// When tests begin: on 2026-01-02 at 03:04:05 UTC.
 pub(crate) const BEGAN_MS: u64 = 1_767_323_045_000;
 
+/// Where requests come from: an address for documents (RFC 5737).
+const CLIENT: &str = "192.0.2.1";
+
 thread_local! {
     /// Each test has a thread of its own, or its turn on one.
     static CURRENT: RefCell<Option<State>> = const { RefCell::new(None) };
@@ -32,6 +35,7 @@ pub(crate) struct State {
     about: Option<About>,
     variables: BTreeMap<String, String>,
     expected: VecDeque<Exchange>,
+    client: String,
     pub(crate) now_ms: u64,
     pub(crate) slept_ms: u64,
     pub(crate) logged: Vec<String>,
@@ -58,6 +62,11 @@ pub(crate) fn with<T>(act: impl FnOnce(&mut State) -> T) -> T {
     CURRENT.with_borrow_mut(|state| act(state.as_mut().expect("a test that calls the host has a `testing::Host`")))
 }
 
+/// A test of `connection` alone needs no host.
+pub(crate) fn client() -> String {
+    CURRENT.with_borrow(|state| state.as_ref().map_or_else(|| CLIENT.to_owned(), |state| state.client.clone()))
+}
+
 impl Host {
     /// Without variables, on 2026-01-02 at 03:04:05 UTC.
     #[expect(clippy::new_without_default, reason = "what takes the place of the host should be seen to begin")]
@@ -66,6 +75,7 @@ impl Host {
             about: None,
             variables: BTreeMap::new(),
             expected: VecDeque::new(),
+            client: CLIENT.to_owned(),
             now_ms: BEGAN_MS,
             slept_ms: 0,
             logged: Vec::new(),
@@ -84,7 +94,7 @@ impl Host {
         host.variables(variables)
     }
 
-    /// Sets these variables.
+    /// Sets these variables, which are what [`secrets`](crate::secrets) has.
     pub fn variables(self, variables: &[(&str, &str)]) -> Self {
         with(|state| state.variables.extend(owned(variables)));
         self
@@ -121,6 +131,11 @@ impl Host {
         component::cleanup(&provider, challenge, handle)
     }
 
+    /// Where requests come from: 192.0.2.1 if nothing else is said.
+    pub fn client(&self, address: &str) {
+        with(|state| state.client = address.to_owned());
+    }
+
     /// Lets so many milliseconds pass.
     pub fn advance(&self, ms: u64) {
         with(|state| state.now_ms += ms);
@@ -144,7 +159,7 @@ impl Host {
         with(|state| state.slept_ms)
     }
 
-    /// What the plugin has logged.
+    /// The messages that the plugin has logged, of all levels.
     #[must_use]
     pub fn logged(&self) -> Vec<String> {
         with(|state| state.logged.clone())
@@ -175,7 +190,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// It has this field line.
+    /// It has this field line. The name is lower case.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self

@@ -88,15 +88,8 @@ impl Source {
     }
 
     fn ask(&self) -> Result<(Vec<u8>, Keys), String> {
-        let request = Request {
-            method: "GET".to_owned(),
-            url: self.url.clone(),
-            headers: vec![("accept".to_owned(), b"application/json".to_vec())],
-            body: Vec::new(),
-            timeout_ms: FETCH_TIMEOUT_MS,
-            max_body: JWKS_BYTES_AT_MOST,
-            tls: None,
-        };
+        let request = Request::new("GET", &*self.url).header("accept", "application/json");
+        let request = request.timeout_ms(FETCH_TIMEOUT_MS).max_body(JWKS_BYTES_AT_MOST);
         let response = fetch::send(&request).map_err(|error| error.message)?;
         if response.status != 200 {
             return Err(format!("the answer has status {}", response.status));
