@@ -18,6 +18,10 @@ use crate::target;
 const CLIENT: &str = "192.0.2.1";
 const HOST: &str = "example.com";
 
+const GRANTED: &str = "\
+Here a component may do all that it asks for. A secret that it declares is the environment's variable of that name, `fetch` \
+reaches what there is, and `shared` is empty at first.";
+
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
@@ -160,6 +164,7 @@ fn component(name: &'static str) -> clap::Command {
         )
         .arg(flag("config", "JSON|@FILE").value_parser(given).help("Its options, in JSON or YAML"))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON"))
+        .after_help(GRANTED)
 }
 
 fn with_message(command: clap::Command) -> clap::Command {
