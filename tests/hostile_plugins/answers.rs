@@ -446,6 +446,8 @@ async fn a_flood_of_the_log_is_cut_off() {
     let printed = program.printed();
     let count = printed.matches("again and again").count();
     assert_eq!(count, 100);
+    let flood: Vec<_> = printed.lines().filter(|line| line.contains("again and again")).collect();
+    assert!(flood.iter().all(|line| line.contains("flood@file")), "{}", flood[0]);
     assert!(printed.lines().all(|line| line.chars().count() < 4096 + 200), "a line is too long");
     assert!(printed.lines().filter(|line| line.contains("long long")).count() == 2, "both long lines are there");
     assert!(!printed.contains(['\u{1b}', '\0', '\r', '\u{202e}', '\u{85}']), "a terminal would obey it");

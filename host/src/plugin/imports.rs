@@ -65,6 +65,8 @@ pub(super) struct State {
     /// Lines that the guest may still write in this call.
     pub(super) log_lines_left: u32,
     pub(super) plugin: Arc<str>,
+    /// Of which there may be several that are made of the plugin.
+    pub(super) middleware: Option<Arc<str>>,
     /// What this call may use beyond what all may.
     pub(super) grants: Option<Grants>,
     started: Instant,
@@ -105,6 +107,7 @@ impl State {
             has_waited: false,
             log_lines_left: 0,
             plugin,
+            middleware: None,
             grants,
             started: Instant::now(),
             wasi: WasiCtx::builder()
@@ -254,12 +257,12 @@ impl State {
         }
         self.log_lines_left -= 1;
         let message = printable(message, LOG_CHARACTERS_AT_MOST);
-        let plugin = &*self.plugin;
+        let (plugin, middleware) = (&*self.plugin, self.middleware.as_deref());
         match at {
-            log::Level::Debug => tracing::debug!(plugin, "{message}"),
-            log::Level::Info => tracing::info!(plugin, "{message}"),
-            log::Level::Warn => tracing::warn!(plugin, "{message}"),
-            log::Level::Error => tracing::error!(plugin, "{message}"),
+            log::Level::Debug => tracing::debug!(plugin, middleware, "{message}"),
+            log::Level::Info => tracing::info!(plugin, middleware, "{message}"),
+            log::Level::Warn => tracing::warn!(plugin, middleware, "{message}"),
+            log::Level::Error => tracing::error!(plugin, middleware, "{message}"),
         }
     }
 }

@@ -483,6 +483,7 @@ async fn instantiate(plugin: &Configured) -> anyhow::Result<Instance> {
     // An idle instance keeps nothing alive for the others.
     state.scopes = scopes.as_ref().map(Arc::downgrade).unwrap_or_default();
     state.metrics.clone_from(metrics);
+    state.middleware = Some(Arc::clone(&plugin.name));
     let mut store = limits::store(pre.engine(), state, INIT_BUDGET);
     let component = pre.instance_pre().instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
     let guest = MiddlewarePlugin::new(&mut store, &component).map_err(opaque).context("starting it")?;
