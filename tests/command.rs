@@ -289,6 +289,22 @@ async fn hanging_up_reloads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_what_serves_on() {
+    let folder = folder(WHOAMI);
+    let routing = |options: &str| {
+        let router = "a: {rule: \"Host(`a.example`)\", service: whoami@internal, middlewares: [m]}";
+        format!("http: {{routers: {{{router}}}, middlewares: {{m: {{addPrefix: {options}}}}}}}")
+    };
+    folder.write("routing/a.yaml", routing("{prefix: /a}"));
+    let program = Program::start(folder.root(), &["--configFile=install.yaml"]);
+    let mut client = Client::plain(program.address("web").await).await;
+    folder.write("routing/a.yaml", routing("{prfix: /a}"));
+    program.prints(" WRN the last good version serves on: middleware `m@file`").await;
+    program.prints(" INF reloaded routers=2 disabled=0 stale=1 ").await;
+    assert_eq!(client.get("http://a.example/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logs_are_opened_again() {
     let folder = folder(WHOAMI);
     folder.write(

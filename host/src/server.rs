@@ -246,12 +246,15 @@ impl Reloader {
         let snapshot = Arc::new(Snapshot::build(sources, file_problems).await);
         log_problems(&previous, &snapshot);
         let items = &snapshot.items;
+        let stale = items.stale();
+        if !stale.is_empty() && stale != previous.items.stale() {
+            tracing::warn!("the last good version serves on: {}", stale.join(", "));
+        }
         let disabled = items.routers.values().filter(|router| !router.serves_requests()).count();
-        let stale = items.routers.values().filter(|router| router.stale).count();
         tracing::info!(
             routers = items.routers.len(),
             disabled,
-            stale,
+            stale = stale.len(),
             services = items.services.len(),
             middlewares = items.middlewares.len(),
             plugins = snapshot.plugins.iter().count(),

@@ -158,6 +158,18 @@ impl Items {
         let mut seen = HashSet::new();
         all.filter(move |problem| seen.insert(*problem))
     }
+
+    /// What is broken now and serves on as it was, in words: ``router `a@file` ``.
+    pub fn stale(&self) -> Vec<String> {
+        fn of<C, T>(kind: &str, items: &BTreeMap<String, Status<C, T>>) -> Vec<String> {
+            let stale = items.iter().filter(|(_, status)| status.stale);
+            stale.map(|(name, _)| format!("{kind} `{name}`")).collect()
+        }
+        let transports = of("transport", &self.transports);
+        let of_requests =
+            [of("router", &self.routers), of("middleware", &self.middlewares), of("service", &self.services)];
+        of_requests.into_iter().flatten().chain(transports).collect()
+    }
 }
 
 /// The files that TLS is made of, towards clients and servers; PEM text in their place is none.
