@@ -1,6 +1,6 @@
 //! Arguments, logging, signals, exit codes.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -178,12 +178,12 @@ Files to begin with:                            config/quickstart/
     )
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to a terminal")]
+/// Whoever reads it may go before the end.
 fn print(text: &str, good: bool) -> ExitCode {
     if good {
-        print!("{text}");
+        let _ = io::stdout().write_all(text.as_bytes());
         return ExitCode::SUCCESS;
     }
-    eprint!("{text}");
+    let _ = io::stderr().write_all(text.as_bytes());
     ExitCode::FAILURE
 }
