@@ -258,6 +258,20 @@ fn options(schema: &Value) -> Vec<String> {
     lines
 }
 
+/// `: one of a, b`, ` from 1 to 10`: what a value of the type must be besides.
+fn bounds(schema: &Value) -> String {
+    let plain = |one: &Value| one.as_str().map_or_else(|| one.to_string(), str::to_owned);
+    if let Some(values) = schema["enum"].as_array() {
+        return format!(": one of {}", values.iter().map(plain).collect::<Vec<_>>().join(", "));
+    }
+    match (schema["minimum"].as_number(), schema["maximum"].as_number()) {
+        (Some(least), Some(most)) => format!(" from {least} to {most}"),
+        (Some(least), None) => format!(" from {least}"),
+        (None, Some(most)) => format!(" up to {most}"),
+        (None, None) => String::new(),
+    }
+}
+
 fn describe(schema: &Value, key: &str, lines: &mut Vec<String>) {
     let required = |name: &str| {
         let names = schema["required"].as_array();
@@ -271,6 +285,7 @@ fn describe(schema: &Value, key: &str, lines: &mut Vec<String>) {
             (Value::Array(kinds), _) => kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),
             _ => "anything".to_owned(),
         };
+        let kind = kind + &bounds(below);
         let required = if required(name) { ", required" } else { "" };
         let why = below["description"].as_str().map(|text| format!(": {text}")).unwrap_or_default();
         lines.push(format!("{key} ({kind}{required}){why}"));
