@@ -265,6 +265,8 @@ fn given(text: &str) -> Result<Given, String> {
 fn client(text: &str) -> Result<SocketAddr, String> {
     let address = text.parse::<SocketAddr>().ok();
     let address = address.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 50_000)));
+    // As servers are told of it.
+    let address = address.map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()));
     address.ok_or_else(|| "write an IP address, or one with a port".to_owned())
 }
 
@@ -320,6 +322,7 @@ mod tests {
         assert_eq!(message.body, Some(Given::File(PathBuf::from("b.txt"))));
         assert_eq!(message.response_body, Some(Given::Text("x".to_owned())));
         assert!(message.client.is_ipv6());
+        assert_eq!(self::message(&["--client", "[::ffff:192.0.2.7]:1"]).client.to_string(), "192.0.2.7:1");
     }
 
     #[test]
