@@ -7,18 +7,26 @@ export function about(name, version, summary, schema) {
   return { name, version, summary, configSchema, files: [], urls: [], variables: [], origins: [], guards: false };
 }
 
-/** Nothing to call and nothing to do, but for what `wishes` say: `{phases: {request: true}}`. */
+/** Nothing to call and nothing to do, but for what `wishes` say: `{phases: {request: true}, requestEdits: [always(remove("x-user"))]}`. */
 export function plan(wishes) {
   return {
     phases: { request: false, response: false, ...wishes.phases },
-    requestEdits: [],
-    responseEdits: [],
+    requestEdits: wishes.requestEdits ?? [],
+    responseEdits: wishes.responseEdits ?? [],
     requestHeaders: wishes.requestHeaders ?? [],
     responseHeaders: wishes.responseHeaders ?? [],
     requestBody: wishes.requestBody ?? { tag: "none" },
     responseBody: wishes.responseBody ?? { tag: "none" },
   };
 }
+
+/** One change to headers. The name is lower case, the value text or bytes. */
+export const set = (name, value) => ({ tag: "set", val: [name, octetsOf(value)] });
+export const append = (name, value) => ({ tag: "append", val: [name, octetsOf(value)] });
+export const remove = (name) => ({ tag: "remove", val: name });
+
+/** For a plan: a change that the host makes by itself, whatever the client came by. */
+export const always = (edit) => ({ edit, on: "any" });
 
 /** For `throw` in `init`. Lower case, no full stop, and what to write instead; it reads after "failed to". */
 export function invalidConfig(message) {
@@ -28,11 +36,27 @@ export function invalidConfig(message) {
 /** The message goes on as it is. */
 export const pass = { tag: "pass" };
 
-/** The request goes on with these headers set. Names are lower case, values are text. */
-export function editRequest(headers) {
-  const edits = Object.entries(headers).map(([name, value]) => ({ tag: "set", val: [name, bytes(value)] }));
-  const edit = { method: null, authority: null, pathWithQuery: null, headers: edits, body: null, filter: null, delayMs: 0 };
-  return { tag: "edit", val: edit };
+/** The request goes on with these headers set, and with what `more` says: `{delayMs: 100}`. Names are lower case. */
+export function editRequest(headers, more = {}) {
+  const none = { method: null, authority: null, pathWithQuery: null, body: null, filter: null, delayMs: 0 };
+  return { tag: "edit", val: { ...none, headers: setAll(headers), ...more } };
+}
+
+/** The response goes on with these headers set, and with what `more` says: `{status: 404, filter: new Uint8Array()}`. */
+export function editResponse(headers, more = {}) {
+  return { tag: "edit", val: { status: null, body: null, filter: null, headers: setAll(headers), ...more } };
+}
+
+/** An answer in place of the server's. The body is text or bytes. */
+export function reply(status, headers, body) {
+  const lines = Object.entries(headers).map(([name, value]) => [name, octetsOf(value)]);
+  return { tag: "reply", val: { status, headers: lines, body: octetsOf(body) } };
+}
+
+/** For `send` of `weir:plugin/fetch`: an answer of at most 64 KiB within the usual time, but for what `more` says. */
+export function fetchRequest(method, url, headers = {}, more = {}) {
+  const lines = Object.entries(headers).map(([name, value]) => [name, octetsOf(value)]);
+  return { method, url, headers: lines, body: new Uint8Array(), timeoutMs: 0, maxBody: 65536, tls: null, ...more };
 }
 
 /** Whether HTTP allows it as the value of a header: no control characters but the tab. */
@@ -48,5 +72,18 @@ export function bytes(text) {
 
 /** The text of bytes, each as one character: right for ASCII, and for what is only compared. */
 export function text(octets) {
-  return Array.from(octets, (octet) => String.fromCharCode(octet)).join("");
+  let characters = "";
+  for (let at = 0; at < octets.length; at += 4096) {
+    characters += String.fromCharCode(...octets.subarray(at, at + 4096));
+  }
+  return characters;
 }
+
+/** The text of bytes that are UTF-8. What is none throws a URIError. */
+export function utf8(octets) {
+  return decodeURIComponent(escape(text(octets)));
+}
+
+const setAll = (headers) => Object.entries(headers).map(([name, value]) => set(name, value));
+
+const octetsOf = (value) => (typeof value === "string" ? bytes(value) : value);

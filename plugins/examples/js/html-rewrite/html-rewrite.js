@@ -1,7 +1,7 @@
 // Rewrites HTML bodies by a list of rules: what is replaced, and what is put before or behind something.
 
 import * as message from "weir:plugin/message@0.1.0";
-import { about, bytes, invalidConfig, pass, plan, text } from "../../../templates/js/weir.js";
+import { about, always, bytes, editResponse, invalidConfig, pass, plan, remove, text } from "../../../templates/js/weir.js";
 import { rewrite } from "./rewrite.js";
 
 const rule = {
@@ -50,15 +50,12 @@ export const middleware = {
     if (maxBytes > maxBytesAtMost) {
       throw invalidConfig(`buffer \`maxBytes\` of ${maxBytes}: at most ${maxBytesAtMost} are`);
     }
-    const plain = { edit: { tag: "remove", val: "accept-encoding" }, on: "any" };
-    return {
-      ...plan({
-        phases: { response: true },
-        responseHeaders: ["content-type", "content-encoding"],
-        responseBody: { tag: "buffered", val: maxBytes },
-      }),
-      requestEdits: options.askForPlain ? [plain] : [],
-    };
+    return plan({
+      phases: { response: true },
+      requestEdits: options.askForPlain ? [always(remove("accept-encoding"))] : [],
+      responseHeaders: ["content-type", "content-encoding"],
+      responseBody: { tag: "buffered", val: maxBytes },
+    });
   },
 
   onRequest(head) {
@@ -76,8 +73,7 @@ export const middleware = {
     if (rewritten === body) {
       return pass;
     }
-    const headers = ofTheOldBody.map((name) => ({ tag: "remove", val: name }));
-    return { tag: "edit", val: { status: null, headers, body: rewritten, filter: null } };
+    return editResponse({}, { headers: ofTheOldBody.map(remove), body: rewritten });
   },
 };
 
