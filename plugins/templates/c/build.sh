@@ -11,6 +11,7 @@ sources="plugin_name.c weir_plugin.c"
 case "${1:-build}" in
 build)
     mkdir -p target
+    rm -f pluginName.wasm
     # The stack has 64 KiB, so that an instance starts with 128 KiB of memory and not with megabytes.
     $cc -target wasm32-wasi -mexec-model=reactor -O2 -flto -s -Wl,-z,stack-size=65536 \
         $sources bindings/$world/weir.c -o target/core.wasm

@@ -7,6 +7,7 @@ cd "$(dirname "$0")"
 case "${1:-build}" in
 build)
     mkdir -p target
+    rm -f pluginName.wasm
     GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -ldflags="-checklinkname=0 -s -w" -o target/core.wasm .
     wasm-tools component embed --world go-runtime wit weir/wasi.wat -o target/wasi.wasm
     wasm-tools component embed --world middleware-plugin wit target/core.wasm -o target/embedded.wasm

@@ -6,6 +6,7 @@ cd "$(dirname "$0")"
 world="--quiet --wit-path wit --world this-plugin"
 case "${1:-build}" in
 build)
+    rm -f pluginName.wasm
     componentize-py $world componentize plugin_name --output pluginName.wasm
     ;;
 test)

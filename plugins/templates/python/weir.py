@@ -9,6 +9,7 @@ from wit_world.exports.middleware import (
     RequestVerdict_Edit,
     RequestVerdict_Pass,
     RequestVerdict_Reply,
+    ResponseVerdict_Edit,
 )
 from wit_world.imports.types import (
     Error,
@@ -16,18 +17,22 @@ from wit_world.imports.types import (
     HeaderEdit_Set,
     Reply,
     RequestEdit,
+    ResponseEdit,
 )
 
 
-def about(name, version, summary, schema):
-    """What `describe` answers, for a plugin that asks for no files, addresses or variables."""
-    return About(name, version, summary, schema, files=[], urls=[], variables=[], origins=[], guards=False)
+def about(name, version, summary, schema, **wishes):
+    """What `describe` answers; `wishes` are files, addresses, variables and the like: `urls=["/url"]`, `guards=True`."""
+    nothing = {"files": [], "urls": [], "variables": [], "origins": [], "guards": False}
+    return About(name, version, summary, schema, **(nothing | wishes))
 
 
-def plan(request_headers=()):
-    """Asks for `on_request`, with these headers at hand in `head.headers`, in that order."""
-    nothing = BodyMode_None_()
-    return Plan(Phases.REQUEST, [], [], list(request_headers), [], nothing, nothing)
+def plan(request_headers=(), **wishes):
+    """Asks for `on_request`, with these headers at hand in `head.headers`, in that order, and for what `wishes` say:
+    `phases=Phases.REQUEST | Phases.RESPONSE, response_headers=["content-type"]`."""
+    nothing = {"phases": Phases.REQUEST, "request_edits": [], "response_edits": [], "response_headers": []}
+    no_bodies = {"request_body": BodyMode_None_(), "response_body": BodyMode_None_()}
+    return Plan(request_headers=list(request_headers), **(nothing | no_bodies | wishes))
 
 
 def invalid_config(message):
@@ -40,11 +45,21 @@ def go_on(state=b""):
     return RequestVerdict_Pass(), state
 
 
-def go_on_with(headers, state=b""):
-    """The request goes on with these headers set. Names are lower case, values are bytes."""
-    edits = [HeaderEdit_Set((name, value)) for name, value in headers.items()]
-    edit = RequestEdit(None, None, None, edits, body=None, filter=None, delay_ms=0)
-    return RequestVerdict_Edit(edit), state
+def go_on_with(headers, state=b"", **more):
+    """The request goes on with these headers set, and with what `more` says: `delay_ms=100`. Names are lower case, values
+    are bytes."""
+    nothing = {"method": None, "authority": None, "path_with_query": None, "body": None, "filter": None, "delay_ms": 0}
+    return RequestVerdict_Edit(RequestEdit(**(nothing | {"headers": set_all(headers)} | more))), state
+
+
+def go_back_with(headers, **more):
+    """The response goes back with these headers set, and with what `more` says: `status=404`, `body=b"not here"`."""
+    nothing = {"status": None, "body": None, "filter": None}
+    return ResponseVerdict_Edit(ResponseEdit(**(nothing | {"headers": set_all(headers)} | more)))
+
+
+def set_all(headers):
+    return [HeaderEdit_Set((name, value)) for name, value in headers.items()]
 
 
 def answer(status, headers, body):
