@@ -101,8 +101,7 @@ impl<'a> Request<'a> {
         self.fields.body()
     }
 
-    /// Whether [`body`](Self::body) is all of it. May be false though nothing more comes, where the host has not seen the end
-    /// yet.
+    /// Whether [`body`](Self::body) is all of it. May be false of one that is just as long as `BodyMode::Peek` says.
     #[must_use]
     pub fn body_complete(&self) -> bool {
         self.fields.body_complete()
@@ -151,8 +150,7 @@ impl<'a> Response<'a> {
         self.fields.body()
     }
 
-    /// Whether [`body`](Self::body) is all of it. May be false though nothing more comes, where the host has not seen the end
-    /// yet.
+    /// Whether [`body`](Self::body) is all of it. May be false of one that is just as long as `BodyMode::Peek` says.
     #[must_use]
     pub fn body_complete(&self) -> bool {
         self.fields.body_complete()

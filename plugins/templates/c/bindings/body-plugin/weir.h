@@ -173,7 +173,8 @@ typedef struct weir_plugin_types_response_edit_t {
   weir_option_u16_t   status;
   // Applied in order, at most 100.
   weir_plugin_types_list_header_edit_t   headers;
-  // Replaces the body; the host sets Content-Length. At most 1.5 MiB with all else that is handed over.
+  // Replaces the body; the host sets Content-Length. At most 1.5 MiB with all else that is handed over. A response to HEAD
+  // has no body to replace, and keeps the length that the server said: remove `etag` there as well.
   weir_option_list_u8_t   body;
   // Streams the body, or the one that replaces it, through a filter that starts with this state, at most 4 KiB (world
   // `body-plugin`; asking for it without that export is a failure). A response without content (to HEAD, 204, 304, of
@@ -474,7 +475,7 @@ typedef struct exports_weir_plugin_description_about_t {
   weir_string_t   config_schema;
   // JSON pointers (RFC 6901) into the configuration, such as `/usersFile`: file names whose text (UTF-8) the host reads,
   // watches and puts in their place. What is not there or empty is left alone. A file that cannot be read is an error
-  // before `init`. All options together have at most 1 MiB as JSON.
+  // before `init`. The text is as it is, with its last line break. All options together have at most 1 MiB as JSON.
   weir_list_string_t   files;
   // JSON pointers into the configuration, such as `/jwksUrl`: addresses that `fetch` may reach without a grant. What is not
   // there or empty is left alone; what is no http or https URL is an error before `init`. For middlewares.
@@ -641,16 +642,15 @@ extern void weir_plugin_metrics_observe(weir_string_t *histogram, double value, 
 
 // Imported Functions from `weir:plugin/secrets@0.1.0`
 // None if it is not granted, or for a DNS provider not set; where a secret that is granted is not there, the middleware is
-// disabled. Name it in `about.variables`, or a DNS provider never gets it, nor do `weir plugin check` and `run`. UTF-8;
-// from a file at most 64 KiB, without the line breaks at its end. It stays the same for the life of a middleware's
-// instance, from `init` on. For example get("API_TOKEN") = some("s3cr3t").
+// disabled, or goes on with the value before. Name it in `about.variables`, or a DNS provider never gets it, nor do `weir
+// plugin check` and `run`. UTF-8; from a file at most 64 KiB, without the line breaks at its end. It stays the same for the
+// life of a middleware's instance, from `init` on. For example get("API_TOKEN") = some("s3cr3t").
 extern bool weir_plugin_secrets_get(weir_string_t *name, weir_string_t *ret);
 
 // Imported Functions from `weir:plugin/shared@0.1.0`
 // None if it was never set, has expired or had to make room, where the key is too long, and where there is no such scope. A
 // counter reads as its decimal digits in ASCII. Keys may be empty; what may be longer than a key, such as a token, is best
-// hashed. For example
-// get(plugin, "jwks") = some(keys).
+// hashed. For example get(plugin, "jwks") = some(keys).
 extern bool weir_plugin_shared_get(weir_plugin_shared_scope_t scope, weir_string_t *key, weir_list_u8_t *ret);
 // Puts a value in the place of any other, a counter too. It expires `ttl-ms` milliseconds from now, at once with 0; with
 // none it stays until room is needed. With 0 it is deleted, for there is no other way. Errors: too-large, not-found,
@@ -684,7 +684,8 @@ extern bool weir_plugin_fetch_send(weir_plugin_fetch_request_t *r, weir_plugin_f
 // Imported Functions from `weir:plugin/message@0.1.0`
 // The first field line of that name, none if absent: get("accept") = some("text/html"). Of a request `host` is the
 // authority, host and, where it was sent, port: get("host") = some("example.com:8443"). It is from `Host` or `:authority`,
-// as the middlewares before this one left it; empty or none if the client sent none.
+// as the middlewares before this one left it, in the client's spelling: compare it without case, port and final dot. Empty
+// or none if the client sent none.
 extern bool weir_plugin_message_get(weir_plugin_message_header_name_t *name, weir_plugin_message_header_value_t *ret);
 // The same for several names in one crossing; the answers are in the order of the names: get-many(["accept", "x-a"]) =
 // [some("text/html"), none].
@@ -697,8 +698,8 @@ extern void weir_plugin_message_entries(weir_plugin_message_list_header_t *ret);
 // What `plan` asked to have of the body, 1 MiB at most if nothing else is said; empty with body-mode `none`. Each call
 // copies it. It is as it was sent: the host decodes no Content-Encoding. For example body() = "a=1&b" after `peek(5)`.
 extern void weir_plugin_message_body(weir_list_u8_t *ret);
-// Whether that is all of it: false after `peek(5)` of a longer one, and with body-mode `none`. May be false though nothing
-// more comes, where the host has not seen the end yet.
+// Whether that is all of it: false after `peek(5)` of a longer one, and with body-mode `none`. After `buffered`
+// it is true, and after `peek` where the body is shorter; of one that is just as long it may be false.
 extern bool weir_plugin_message_body_complete(void);
 
 // Imported Functions from `weir:plugin/log@0.1.0`

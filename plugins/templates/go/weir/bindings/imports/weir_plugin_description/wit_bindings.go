@@ -31,13 +31,15 @@ type About struct {
 	// One sentence for lists. 500 characters are shown.
 	Summary string
 	// JSON Schema of the configuration; of its keywords count type, properties, required, items, additionalProperties, enum,
-	// minimum and maximum, and for lists description. With it the host turns YAML into JSON as Traefik would (keys in any
-	// case, comma-separated lists, quoted numbers) and validates before `init`. It fills in no defaults. Empty: any options.
-	// What is no JSON keeps the plugin from being loaded.
+	// minimum and maximum, and for lists description; others do nothing. With it the host turns YAML into JSON as Traefik
+	// would (keys in any case, comma-separated lists, quoted numbers) and validates before `init`, which gets a whole number
+	// as `5` where the type is integer. Keys that `properties` does not name are refused, unless `additionalProperties` is
+	// true or a schema. It fills in no defaults. Empty: any options. What is no JSON, or has a type that JSON Schema does not
+	// know, keeps the plugin from being loaded.
 	ConfigSchema string
 	// JSON pointers (RFC 6901) into the configuration, such as `/usersFile`: file names whose text (UTF-8) the host reads,
 	// watches and puts in their place. What is not there or empty is left alone. A file that cannot be read is an error
-	// before `init`. All options together have at most 1 MiB as JSON.
+	// before `init`. The text is as it is, with its last line break. All options together have at most 1 MiB as JSON.
 	Files []string
 	// JSON pointers into the configuration, such as `/jwksUrl`: addresses that `fetch` may reach without a grant. What is not
 	// there or empty is left alone; what is no http or https URL is an error before `init`. For middlewares.

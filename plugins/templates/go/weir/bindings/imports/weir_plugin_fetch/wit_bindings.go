@@ -41,12 +41,13 @@ type Request struct {
 	// At most 100. The host sets `host`, `user-agent` and what frames the message; `connection`, `content-length`, `expect`,
 	// `host`, `keep-alive`, `proxy-…`, `te`, `trailer`, `transfer-encoding` and `upgrade` are the error internal.
 	Headers []witTypes.Tuple2[string, []uint8]
-	// At most 1 MiB.
+	// At most 1 MiB, else the error too-large; with all else of the request at most what may be handed over at once (see
+	// above), else a trap.
 	Body []uint8
-	// Milliseconds for the whole exchange. 0 stands for the 5 s that a middleware has at most (`limits.fetch`), or for 30 s of
-	// a DNS provider. Nobody has longer than the call.
+	// Milliseconds for the whole exchange. 0 stands for the 5 s that a middleware has at most (`limits.fetch`), or for 30 s
+	// of a DNS provider. What is longer is cut down to that of a middleware, and nobody has longer than the call.
 	TimeoutMs uint32
-	// Bytes of the response's body, of which the host takes at most 4 MiB; more is the error too-large.
+	// Bytes of the response's body, of which the host takes at most 4 MiB; more is the error too-large. 0 allows no byte.
 	MaxBody uint32
 	// None takes the platform's roots and no client certificate.
 	Tls witTypes.Option[ClientTls]

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// For who looks for a fault; not written unless `log.level` says so.
+	// For who looks for a fault; not written unless `log.level` says so, which is INFO if nothing is said.
 	Level_Debug uint8 = 0
 	// What happens as it should.
 	Level_Info uint8 = 1

@@ -100,7 +100,8 @@ func MakeBodyModeBuffered(value uint64) BodyMode {
 type Plan struct {
 	// Without a phase the call is not made, which costs nothing.
 	Phases Phases
-	// Edits that hold for every request: applied in order, before `on-request` is called.
+	// Edits that hold for every request: applied in order, before `on-request` is called. There may be any number of them,
+	// and of headers below; a header that is there twice is handed over twice.
 	RequestEdits []FixedEdit
 	// Edits that hold for every response: applied in order, before `on-response` is called. Not for own replies.
 	ResponseEdits []FixedEdit
@@ -109,7 +110,9 @@ type Plan struct {
 	RequestHeaders []string
 	// Headers to hand over with `on-response`, in the order of `response-head.headers`.
 	ResponseHeaders []string
-	// With `on-request` alone. An upgrade to a websocket has no content.
+	// With `on-request` alone, and for every request of the middleware: who wants the bodies of some takes `peek` and looks
+	// at `message.body-complete`, or a router of its own. What is at hand goes on all the same. An upgrade to a websocket has
+	// no content.
 	RequestBody BodyMode
 	// With `on-response` alone. A response to HEAD, 204 and 304 have no content, and are complete.
 	ResponseBody BodyMode

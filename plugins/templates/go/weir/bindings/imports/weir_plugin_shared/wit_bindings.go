@@ -18,7 +18,8 @@ type Error = weir_plugin_types.Error
 const (
 	// All middlewares that are made of the plugin.
 	Scope_Plugin uint8 = 0
-	// One configured middleware, on all its routers. What it keeps ends when the middleware is removed.
+	// One configured middleware, on all its routers. What it keeps ends when the middleware is removed, and not when its
+	// options change: put into the key what it depends on.
 	Scope_Middleware uint8 = 1
 	// One configured middleware on one router. What it keeps ends when the middleware is no longer on the router.
 	Scope_Router uint8 = 2

@@ -133,7 +133,8 @@ type RequestEdit struct {
 	// `body-plugin`; asking for it without that export is a failure). A request without content is not filtered.
 	Filter witTypes.Option[[]uint8]
 	// Milliseconds that the host waits before it goes on, 0 for none; no instance is held meanwhile. There is no upper limit
-	// but that a client may not wait so long.
+	// but that a client may not wait so long. A `reply` cannot be delayed: to slow a client down, let `shared.take` say how
+	// long it waits for its turn.
 	DelayMs uint32
 }
 
@@ -144,11 +145,13 @@ type ResponseEdit struct {
 	Status witTypes.Option[uint16]
 	// Applied in order, at most 100.
 	Headers []HeaderEdit
-	// Replaces the body; the host sets Content-Length. At most 1.5 MiB with all else that is handed over.
+	// Replaces the body; the host sets Content-Length. At most 1.5 MiB with all else that is handed over. A response to HEAD
+	// has no body to replace, and keeps the length that the server said: remove `etag` there as well.
 	Body witTypes.Option[[]uint8]
 	// Streams the body, or the one that replaces it, through a filter that starts with this state, at most 4 KiB (world
 	// `body-plugin`; asking for it without that export is a failure). A response without content (to HEAD, 204, 304, of
-	// length 0) is not filtered.
+	// length 0) is not filtered, but what the host does to its head it does here too. To filter some kinds of content alone,
+	// name `content-type` and `content-encoding` in `plan.response-headers`, and ask for it where they fit.
 	Filter witTypes.Option[[]uint8]
 }
 
@@ -184,8 +187,8 @@ type ErrorKind = uint8
 type Error struct {
 	// For the host and other callers.
 	Kind ErrorKind
-	// Lower case, no full stop, no secrets: ``read the users: `bob` has a hash of an unknown kind``. Of DNS providers and
-	// filters 1,000 characters are shown.
+	// Lower case, no full stop, no secrets: ``read the users: `bob` has a hash of an unknown kind``. Of a middleware's `init`
+	// all is shown, of DNS providers and filters 1,000 characters.
 	Message string
 	// Milliseconds after which another try makes sense; none if unknown. The host follows it for DNS providers alone, and
 	// takes more than a day for a day. In errors of the host it is none.
