@@ -299,7 +299,7 @@ async fn the_log_says_what_serves_on() {
     let program = Program::start(folder.root(), &["--configFile=install.yaml"]);
     let mut client = Client::plain(program.address("web").await).await;
     folder.write("routing/a.yaml", routing("{prfix: /a}"));
-    program.prints(" WRN the last good version serves on: middleware `m@file`").await;
+    program.prints(" WRN the last good version serves on: middleware `m`").await;
     program.prints(" INF reloaded routers=2 disabled=0 stale=1 ").await;
     assert_eq!(client.get("http://a.example/").await.status, 200);
 }
