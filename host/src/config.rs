@@ -21,6 +21,7 @@ mod web_origin;
 
 pub use files::{Files, reason};
 pub use install::Install;
+pub use json::plain;
 pub use routing::Routing;
 pub use tree::Node;
 pub use web_origin::WebOrigin;

@@ -46,7 +46,7 @@ use tokio::runtime::Handle;
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
-pub use self::about::{About, Variable};
+pub use self::about::{About, Variable, option};
 use self::bindings::dns_provider::DnsProviderPre;
 use self::bindings::filter::FilterIndices;
 use self::bindings::middleware::MiddlewarePluginPre;
@@ -416,7 +416,7 @@ impl Plugin {
                 continue;
             };
             let origin = Uri::from_str(url).map_err(|_| "it is no URL").and_then(|url| WebOrigin::of(&url));
-            let option = pointer.trim_start_matches('/').replace('/', ".");
+            let option = option(pointer);
             origins
                 .push(origin.map_err(|problem| anyhow!("`{option}` has `{url}`, which cannot be reached: {problem}"))?);
         }

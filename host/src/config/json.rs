@@ -278,7 +278,8 @@ fn resolve(text: &str, plain: bool) -> Value {
     }
 }
 
-fn plain(value: &Value) -> String {
+/// Text as it is, anything else as JSON.
+pub fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 

@@ -94,6 +94,11 @@ fn parse(about: description::About) -> anyhow::Result<About> {
     })
 }
 
+/// The key that a JSON pointer leads to, as configuration files have it.
+pub fn option(pointer: &str) -> String {
+    pointer.trim_start_matches('/').replace('/', ".")
+}
+
 /// Else an administrator would be blamed for options that nothing fits.
 fn only_known_types(path: &str, schema: &Value) -> anyhow::Result<()> {
     if !schema.is_object() {

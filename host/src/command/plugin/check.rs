@@ -12,7 +12,8 @@ use super::subject::{Subject, unsuited};
 use super::table::{row, size, time};
 use super::{line, refusal, report};
 use crate::command::check::Report;
-use crate::plugin::{Configured, Instances, Kind, Plugin};
+use crate::config::plain;
+use crate::plugin::{Configured, Instances, Kind, Plugin, option};
 
 /// Interfaces of `weir:plugin` that an administrator grants, and the key below `plugins.settings.NAME` for each.
 const GRANTS: [(&str, &str); 4] =
@@ -243,11 +244,6 @@ fn import_lines(checked: &Checked) -> Vec<String> {
     lines
 }
 
-/// The key that a JSON pointer leads to, as configuration files have it.
-fn option(pointer: &str) -> String {
-    pointer.trim_start_matches('/').replace('/', ".")
-}
-
 /// One line for each key of a schema: `retry.attempts: integer, required`.
 fn options(schema: &Value) -> Vec<String> {
     let mut lines = Vec::new();
@@ -258,16 +254,15 @@ fn options(schema: &Value) -> Vec<String> {
     lines
 }
 
-/// `: one of a, b`, ` from 1 to 10`: what a value of the type must be besides.
+/// `, one of a, b`, `, from 1 to 10`: what a value of the type must be besides.
 fn bounds(schema: &Value) -> String {
-    let plain = |one: &Value| one.as_str().map_or_else(|| one.to_string(), str::to_owned);
     if let Some(values) = schema["enum"].as_array() {
-        return format!(": one of {}", values.iter().map(plain).collect::<Vec<_>>().join(", "));
+        return format!(", one of {}", values.iter().map(plain).collect::<Vec<_>>().join(", "));
     }
     match (schema["minimum"].as_number(), schema["maximum"].as_number()) {
-        (Some(least), Some(most)) => format!(" from {least} to {most}"),
-        (Some(least), None) => format!(" from {least}"),
-        (None, Some(most)) => format!(" up to {most}"),
+        (Some(least), Some(most)) => format!(", from {least} to {most}"),
+        (Some(least), None) => format!(", from {least}"),
+        (None, Some(most)) => format!(", up to {most}"),
         (None, None) => String::new(),
     }
 }
@@ -285,11 +280,34 @@ fn describe(schema: &Value, key: &str, lines: &mut Vec<String>) {
             (Value::Array(kinds), _) => kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),
             _ => "anything".to_owned(),
         };
-        let kind = kind + &bounds(below);
         let required = if required(name) { ", required" } else { "" };
         let why = below["description"].as_str().map(|text| format!(": {text}")).unwrap_or_default();
-        lines.push(format!("{key} ({kind}{required}){why}"));
+        lines.push(format!("{key} ({kind}{required}{}){why}", bounds(below)));
         describe(below, &key, lines);
         describe(&below["items"], &format!("{key}[]"), lines);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn options_say_what_they_may_be() {
+        let schema = json!({"required": ["algorithm"], "properties": {
+            "algorithm": {"type": "string", "enum": ["sha256", "sha512"], "description": "the hash"},
+            "at-least": {"type": "number", "minimum": 0.5},
+            "at-most": {"type": "integer", "maximum": 9},
+            "ttl": {"type": "integer", "minimum": 1, "maximum": 3600},
+        }});
+        let lines = [
+            "algorithm (string, required, one of sha256, sha512): the hash",
+            "at-least (number, from 0.5)",
+            "at-most (integer, up to 9)",
+            "ttl (integer, from 1 to 3600)",
+        ];
+        assert_eq!(options(&schema), lines);
     }
 }
