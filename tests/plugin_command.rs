@@ -36,6 +36,8 @@ const GOLDEN: &[(&str, i32, &[&str])] = &[
     ("check-missing-export", 1, &["check", "export.wasm"]),
     ("check-other-version", 1, &["check", "version.wasm"]),
     ("run-unknown-import", 1, &["run", "import.wasm"]),
+    ("run-import-of-a-provider", 1, &["run", "timer.wasm"]),
+    ("run-url-that-is-none", 1, &["run", "reaches.wasm", "--config", "{url: 'ftp://a.example'}"]),
     ("run-foreign-import", 1, &["run", "foreign.wasm"]),
     ("check-empty-file", 1, &["check", "nothing.wasm"]),
     ("check-directory", 1, &["check", "full"]),
@@ -134,6 +136,7 @@ async fn folder() -> Folder {
     folder.write("version.wasm", replaced(&stamps, b"@0.1.0", b"@0.2.0"));
     folder.write("export.wasm", replaced(&stamps, b"weir:plugin/description@", b"weir:plugin/descriptors@"));
     folder.write("import.wasm", replaced(&stamps, b"weir:plugin/types@", b"weir:plugin/tapes@"));
+    folder.write("timer.wasm", replaced(&stamps, b"weir:plugin/types@", b"weir:plugin/timer@"));
     folder.write("foreign.wasm", replaced(&stamps, b"weir:plugin/types@", b"acme:plugin/types@"));
     folder.write("redirectScheme.wasm", built_in("redirectScheme"));
     folder.write("empty.wasm", EMPTY_COMPONENT);
