@@ -49,14 +49,12 @@ export function editResponse(headers, more = {}) {
 
 /** An answer in place of the server's. The body is text or bytes. */
 export function reply(status, headers, body) {
-  const lines = Object.entries(headers).map(([name, value]) => [name, octetsOf(value)]);
-  return { tag: "reply", val: { status, headers: lines, body: octetsOf(body) } };
+  return { tag: "reply", val: { status, headers: lines(headers), body: octetsOf(body) } };
 }
 
 /** For `send` of `weir:plugin/fetch`: an answer of at most 64 KiB within the usual time, but for what `more` says. */
 export function fetchRequest(method, url, headers = {}, more = {}) {
-  const lines = Object.entries(headers).map(([name, value]) => [name, octetsOf(value)]);
-  return { method, url, headers: lines, body: new Uint8Array(), timeoutMs: 0, maxBody: 65536, tls: null, ...more };
+  return { method, url, headers: lines(headers), body: new Uint8Array(), timeoutMs: 0, maxBody: 65536, tls: null, ...more };
 }
 
 /** Whether HTTP allows it as the value of a header: no control characters but the tab. */
@@ -83,6 +81,8 @@ export function text(octets) {
 export function utf8(octets) {
   return decodeURIComponent(escape(text(octets)));
 }
+
+const lines = (headers) => Object.entries(headers).map(([name, value]) => [name, octetsOf(value)]);
 
 const setAll = (headers) => Object.entries(headers).map(([name, value]) => set(name, value));
 
