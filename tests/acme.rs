@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::rr::RecordType;
 use http::Request;
 use serde_json::{Value, json};
+use weir::plugin::built_in;
 
 use crate::support::client::{Client, trusting};
 use crate::support::digitalocean::{DigitalOcean, TOKEN};
@@ -388,7 +389,7 @@ http:
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_provider_s_plugin_that_is_replaced_serves_the_next_order() {
+async fn a_provider_s_plugin_is_replaced_by_one_that_can_do_its_work() {
     let site = Site::new(|_| {}).await;
     let provider = DigitalOcean::start("example.org", Arc::clone(&site.dns)).await;
     let folder = Folder::new();
@@ -408,16 +409,21 @@ async fn a_provider_s_plugin_that_is_replaced_serves_the_next_order() {
             "http: {{routers: {{{host}: {{rule: \"Host(`{host}.example.org`)\", service: whoami@internal, {tls}}}}}}}\n"
         )
     };
-    // One that takes other variables, and says so.
+    // One that takes other variables.
     proxy.folder.write("plugins/digitalocean.wasm", guest("oversteps").await);
+    eventually("a refusal", async || !proxy.problems().is_empty()).await;
+    let refused = "it would not serve `certificatesResolvers.le.acme.dnsChallenge`: digitalocean: there is no variable \
+        `DO_API_URL`; it knows OVERSTEPS_TOKEN";
+    assert!(proxy.problems()[0].contains(refused), "{:?}", proxy.problems());
     proxy.write("b.yaml", &also("b"));
     proxy.reload().await;
-    eventually("words of the new one", async || {
-        let certificates = proxy.get("https://api.example.org/api/certificates").await;
-        certificates.text().contains("there is no variable `DO_API_URL`; it knows OVERSTEPS_TOKEN")
-    })
-    .await;
-    proxy.folder.remove("plugins/digitalocean.wasm");
+    eventually("a certificate", async || names(&proxy, "b.example.org").await == ["DNSName(b.example.org)"]).await;
+
+    // The same with a name at its end that nobody reads.
+    let custom_section = [0, 2, 1, b'x'];
+    let newer = [built_in("digitalocean").expect("it is built in"), &custom_section].concat();
+    proxy.folder.write("plugins/digitalocean.wasm", newer);
+    eventually("the newer one", async || proxy.problems().is_empty()).await;
     proxy.write("c.yaml", &also("c"));
     proxy.reload().await;
     eventually("a certificate", async || names(&proxy, "c.example.org").await == ["DNSName(c.example.org)"]).await;

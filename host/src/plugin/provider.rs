@@ -22,6 +22,8 @@ use super::{Host, Plugin, Variables};
 
 /// How long one call may take, with all that it waits for.
 const CALL_TIME: Duration = Duration::from_secs(5 * 60);
+/// How long it may take to start one for the first time: a reload waits for that.
+const INIT_TIME: Duration = Duration::from_secs(30);
 /// For an exchange that names no time.
 const EXCHANGE_TIME: Duration = Duration::from_secs(30);
 /// The most that a plugin may hand from `present` to `cleanup`.
@@ -117,9 +119,9 @@ impl Host {
         let pre = plugin.dns_provider()?.clone();
         let plugin = Arc::clone(plugin);
         let timing = Timing { propagation_timeout: TIMES_AT_MOST, polling_interval: TIMES_AT_MOST, sequential: true };
-        let mut provider = Provider { plugin, pre, variables, timing, time_limit: CALL_TIME, calls: Arc::default() };
+        let mut provider = Provider { plugin, pre, variables, timing, time_limit: INIT_TIME, calls: Arc::default() };
         provider.timing = provider.within_time(async |deadline| Ok(provider.start(deadline).await?.timing)).await?;
-        Ok(provider)
+        Ok(provider.time_limit(CALL_TIME))
     }
 }
 

@@ -15,7 +15,7 @@ use http::Uri;
 use tokio::io::AsyncReadExt;
 
 use super::about::{About, Variable};
-use crate::config::install::Secret;
+use crate::config::install::{DnsChallenge, Secret};
 use crate::config::{WebOrigin, install, reason};
 
 /// The most that a file may have in the place of a value.
@@ -35,6 +35,11 @@ pub struct Variables {
 pub(super) struct Values(BTreeMap<String, String>);
 
 impl Variables {
+    /// What a certificates resolver has, with the environment of the process.
+    pub fn of(challenge: &DnsChallenge) -> Self {
+        Self::new(challenge.env.clone(), std::env::vars_os())
+    }
+
     /// `own` is `dnsChallenge.env` of the resolver, `environment` [`std::env::vars_os`] but for tests.
     pub fn new(
         own: BTreeMap<String, install::Variable>,

@@ -1,7 +1,7 @@
 //! Newer versions of plugins, which are taken whole or not at all.
 //!
-//! The version that serves goes on until the newer one has passed `init` with every middleware that it would serve. One
-//! that is refused is tried again at each reload: another configuration may suit it.
+//! The version that serves goes on until the newer one has passed `init` with every middleware and every certificates
+//! resolver that it would serve. One that is refused is tried again at each reload: another configuration may suit it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -9,20 +9,23 @@ use std::sync::Arc;
 
 use super::{Middleware, Sources, middlewares};
 use crate::config::{Problem, routing};
-use crate::plugin::Plugin;
+use crate::plugin::{Plugin, Variables};
 
 /// Takes the newer versions that there are, or says why not. Files that configurations name are added to `files`.
 pub(super) async fn settle(sources: &mut Sources<'_>, files: &mut BTreeSet<PathBuf>) {
     let waiting: Vec<_> =
         sources.plugins.newer().map(|(serving, newer)| (Arc::clone(serving), Arc::clone(newer))).collect();
     for (serving, newer) in waiting {
-        let refusal = refusal(sources, &serving, &newer, files).await;
+        let refusal = match middleware_without(sources, &serving, &newer, files).await {
+            None => resolver_without(sources, &serving, &newer).await,
+            refusal => refusal,
+        };
         sources.plugins.settle(&newer.name, refusal);
     }
 }
 
 /// The first middleware that would have to do without the newer version, and why.
-async fn refusal(
+async fn middleware_without(
     sources: &Sources<'_>,
     serving: &Arc<Plugin>,
     newer: &Arc<Plugin>,
@@ -52,6 +55,25 @@ async fn refusal(
         if let Some(problem) = problems.iter().flatten().find(|problem| problem.is_error()) {
             let place = problem.place.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
             return Some(format!("it would not serve `{}`{place}: {}", problem.key, problem.message));
+        }
+    }
+    None
+}
+
+/// The first certificates resolver that would have to do without the newer version, and why. It would say so when a certificate
+/// is to be renewed, in two months.
+async fn resolver_without(sources: &Sources<'_>, serving: &Arc<Plugin>, newer: &Arc<Plugin>) -> Option<String> {
+    for (name, resolver) in &sources.install.certificates_resolvers {
+        let challenge = resolver.acme.as_ref().and_then(|acme| acme.dns_challenge.as_ref());
+        let Some(challenge) = challenge.filter(|challenge| challenge.provider.eq_ignore_ascii_case(&newer.name)) else {
+            continue;
+        };
+        let start = async |plugin| sources.host.provider(plugin, Variables::of(challenge)).await;
+        // Where the one that serves cannot start either, there is nothing to lose.
+        if let Err(problem) = start(newer).await
+            && start(serving).await.is_ok()
+        {
+            return Some(format!("it would not serve `certificatesResolvers.{name}.acme.dnsChallenge`: {problem:#}"));
         }
     }
     None

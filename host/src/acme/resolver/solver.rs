@@ -106,7 +106,7 @@ impl Solvers {
                 return Ok(Arc::clone(dns01));
             }
         }
-        let variables = Variables::new(options.env.clone(), std::env::vars_os());
+        let variables = Variables::of(options);
         let provider = match &plugin {
             Some(plugin) => {
                 let component = self.surroundings.host.provider(plugin, variables).await?;
