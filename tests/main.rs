@@ -25,6 +25,7 @@ mod plugins;
 mod providers;
 mod reload;
 mod routing;
+mod secrets;
 mod servers;
 mod shared;
 mod slow;

@@ -23,7 +23,7 @@ const NOT_FOR_GUESTS: [&str; 8] = [
     "RUSTDOC",
     "RUSTFLAGS",
 ];
-const GUESTS: [&str; 12] = [
+const GUESTS: [&str; 13] = [
     "answers",
     "bodies",
     "burns",
@@ -36,6 +36,7 @@ const GUESTS: [&str; 12] = [
     "shares",
     "stamps",
     "stamps-again",
+    "tells",
 ];
 
 /// The component of a folder of `tests/guests`. All are compiled to machine code too, so that no test waits for it.

@@ -118,9 +118,22 @@ impl Values {
     }
 
     /// What a plugin declares, as far as the environment of the process has it.
-    pub(super) fn of_environment(about: &About) -> Self {
-        let names = about.variables.iter().map(|variable| &variable.name);
-        Self(names.filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))).collect())
+    ///
+    /// # Errors
+    ///
+    /// One is not there that it requires.
+    pub(super) fn of_environment(about: &About) -> anyhow::Result<Self> {
+        let mut values = BTreeMap::new();
+        for Variable { name, required, .. } in &about.variables {
+            match std::env::var(name) {
+                Ok(value) => drop(values.insert(name.clone(), value)),
+                Err(_) if *required => {
+                    anyhow::bail!("the secret `{name}` is not set: write `{name}=…` in front of the command")
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(Self(values))
     }
 
     pub(super) fn find(&self, name: &str) -> Option<&str> {

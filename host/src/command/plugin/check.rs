@@ -63,7 +63,7 @@ struct Declared {
 #[serde(rename_all = "camelCase")]
 enum Tried {
     Instance(Instance),
-    /// No options were named, and that does not suit it, as it says.
+    /// No options were named, or a secret is missing, and that does not suit it, as it says.
     NeedsOptions(Vec<String>),
     /// A DNS provider is set up by variables, which are not for a check to use.
     NotPossible,
@@ -214,8 +214,9 @@ fn text(checked: &Checked) -> String {
             );
         }
         Tried::NeedsOptions(why) => {
-            row(&mut text, "without any", why);
-            row(&mut text, "", ["name its options with --config to see the plan and an instance"]);
+            let give =
+                "give it its options with --config, and its secrets as variables, to see the plan and an instance";
+            row(&mut text, "not started", why.iter().map(String::as_str).chain([give]));
         }
         Tried::NotPossible => row(&mut text, "not tried", ["its `init`, which needs the values of its variables"]),
     }
