@@ -105,6 +105,8 @@ const GOLDEN: &[(&str, i32, &[&str])] = &[
         ],
     ),
     ("run-log", 0, &["run", "answers.wasm", "--config", "{logs: controlCharacters}"]),
+    ("run-metrics", 0, &["run", "shares.wasm", "-H", "x-do: add seen 2"]),
+    ("run-times", 0, &["run", "shares.wasm", "-H", "x-do: increment plugin seen 1", "--times", "3"]),
     ("run-filter-of-nothing", 0, &["run", "bodies.wasm", "--config", "{requestFilter: upper, responseFilter: upper}"]),
     (
         "run-body-that-is-no-text",
@@ -129,7 +131,7 @@ const GOLDEN: &[(&str, i32, &[&str])] = &[
 
 async fn folder() -> Folder {
     let folder = Folder::new();
-    for name in ["answers", "bodies", "burns", "misbehaves", "oversteps", "reaches", "stamps"] {
+    for name in ["answers", "bodies", "burns", "misbehaves", "oversteps", "reaches", "shares", "stamps"] {
         folder.write(&format!("{name}.wasm"), guest(name).await);
     }
     let stamps = guest("stamps").await;

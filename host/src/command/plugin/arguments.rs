@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, PossibleValuesParser};
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::new::{self, Name};
@@ -17,6 +17,8 @@ use crate::target;
 /// The client of requests that name none: an address for documents (RFC 5737).
 const CLIENT: &str = "192.0.2.1";
 const HOST: &str = "example.com";
+/// Of one request. More of them are measured than looked at.
+const TIMES_AT_MOST: i64 = 100_000;
 
 const GRANTED: &str = "\
 Here a component may do all that it asks for. A secret that it declares is the environment's variable of that name, `fetch` \
@@ -52,6 +54,8 @@ pub struct Run {
     pub file: PathBuf,
     pub config: Option<Given>,
     pub message: Message,
+    /// How often the request is made.
+    pub times: u32,
     pub json: bool,
 }
 
@@ -109,7 +113,14 @@ pub(in crate::command) fn grammar() -> clap::Command {
         .subcommand(
             component("check").about("Say what a component is, wants and weighs, and whether a configuration suits it"),
         )
-        .subcommand(with_message(component("run").about("Show what a component makes of a request and its response")))
+        .subcommand(
+            with_message(component("run").about("Show what a component makes of a request and its response")).arg(
+                flag("times", "N")
+                    .value_parser(value_parser!(u32).range(1..=TIMES_AT_MOST))
+                    .default_value("1")
+                    .help("Make the request so often, and show the last: for limits and counters"),
+            ),
+        )
         .subcommand(
             with_message(component("bench").about("Measure what calls and instances of a component cost")).arg(
                 flag("seconds", "N").value_parser(seconds).default_value("2").help("How long to measure each call"),
@@ -131,7 +142,10 @@ pub(in crate::command) fn asked(matches: &ArgMatches) -> Option<Asked> {
     let (config, json) = (one(matches, "config"), matches.get_flag("json"));
     match name {
         "check" => Some(Asked::Check(Check { file, config, json })),
-        "run" => Some(Asked::Run(Box::new(Run { file, config, message: message(matches)?, json }))),
+        "run" => {
+            let (message, times) = (message(matches)?, one(matches, "times")?);
+            Some(Asked::Run(Box::new(Run { file, config, message, times, json })))
+        }
         "bench" => {
             let (message, time) = (message(matches)?, one(matches, "seconds")?);
             Some(Asked::Bench(Box::new(Bench { file, config, message, time, json })))
@@ -337,6 +351,7 @@ mod tests {
             (&["--body", "@"], "write a file's name"),
             (&["--client", "localhost"], "write an IP address"),
             (&["--response", "101"], "write a status from 200 to 599"),
+            (&["--times", "0"], "0 is not in 1..=100000"),
         ] {
             let error = parse(&[&["run", "a.wasm"], arguments].concat()).expect_err("it is refused");
             assert!(error.contains(reason), "{arguments:?}: {error}");

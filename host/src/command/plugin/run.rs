@@ -1,5 +1,6 @@
-//! `weir plugin run`: what a component makes of one request and of the response to it, phase by phase.
+//! `weir plugin run`: what a component makes of a request and of the response to it, phase by phase.
 //!
+//! Of a request that is made several times the last one is shown, since what is `shared` may have changed meanwhile.
 //! The order is that of `middleware`: fixed edits first, then the call if the plan asks for it.
 
 use std::fmt;
@@ -16,11 +17,24 @@ use super::{line, refusal, report};
 use crate::command;
 use crate::command::check::Report;
 use crate::http::Failure;
-use crate::plugin::{Exchange, Instances, RequestVerdict, Step};
+use crate::plugin::{Exchange, Host, Instances, RequestVerdict, Step};
+use crate::telemetry::Exposition;
 
 #[derive(Serialize)]
 struct Ran {
     start_nanoseconds: u128,
+    requests: u32,
+    /// To so many of them it replied by itself.
+    replies: u32,
+    #[serde(flatten)]
+    last: Last,
+    /// What it has counted in all of them, as Prometheus would read it.
+    metrics: Vec<String>,
+}
+
+/// The last request.
+#[derive(Serialize)]
+struct Last {
     request: Phase,
     /// `None` where it replied by itself.
     response: Option<Phase>,
@@ -72,13 +86,13 @@ pub(super) async fn run(asked: &Run) -> anyhow::Result<Report> {
         Ok(step) => step,
         Err(problems) => return Ok(unsuited(&problems, &log)),
     };
-    match phases(&step, asked, &log).await {
+    match requests(&subject, &step, asked, &log).await {
         Ok(ran) => report(&ran, text, asked.json),
         Err(refused) => Ok(refused),
     }
 }
 
-async fn phases(step: &Step, asked: &Run, log: &Log) -> Result<Ran, Report> {
+async fn requests(subject: &Subject, step: &Step, asked: &Run, log: &Log) -> Result<Ran, Report> {
     let template = Template::new(&asked.message)?;
     // The lines of the `init` that gave the plan: the instance that is called says them again.
     log.take();
@@ -86,14 +100,24 @@ async fn phases(step: &Step, asked: &Run, log: &Log) -> Result<Ran, Report> {
     let began = Instant::now();
     instances.start(step).await.map_err(|error| refusal(format!("error: {error:#}\n")))?;
     let start_nanoseconds = began.elapsed().as_nanos();
-    let left = on_request(&instances, step, &template).await;
+    let mut last = phases(&instances, step, &template, log).await?;
+    let mut replies = u32::from(last.replied());
+    for _ in 1..asked.times {
+        last = phases(&instances, step, &template, log).await?;
+        replies += u32::from(last.replied());
+    }
+    Ok(Ran { start_nanoseconds, requests: asked.times, replies, last, metrics: counted(&subject.host) })
+}
+
+async fn phases(instances: &Instances, step: &Step, template: &Template<'_>, log: &Log) -> Result<Last, Report> {
+    let left = on_request(instances, step, template).await;
     let left = left.map_err(|failure| failed(String::new(), &failure, &log.take()))?;
     if left.phase.verdict == Verdict::Reply {
-        return Ok(Ran { start_nanoseconds, request: left.phase, response: None, log: log.take() });
+        return Ok(Last { request: left.phase, response: None, log: log.take() });
     }
-    let response = on_response(&instances, step, &template, &left).await;
+    let response = on_response(instances, step, template, &left).await;
     let response = response.map_err(|failure| failed(requested(&left.phase), &failure, &log.take()))?;
-    Ok(Ran { start_nanoseconds, request: left.phase, response: Some(response), log: log.take() })
+    Ok(Last { request: left.phase, response: Some(response), log: log.take() })
 }
 
 async fn on_request(instances: &Instances, step: &Step, template: &Template<'_>) -> Result<Left, (Call, Failure)> {
@@ -165,6 +189,14 @@ fn verdict(message: &[Line]) -> Verdict {
     if message.iter().any(Line::is_change) { Verdict::Edit } else { Verdict::Pass }
 }
 
+/// The samples alone, without the classes of histograms.
+fn counted(host: &Host) -> Vec<String> {
+    let mut exposition = Exposition::default();
+    host.metrics().write(&mut exposition);
+    let is_shown = |line: &&str| !line.starts_with('#') && !line.contains("_bucket{") && !line.ends_with(" 0");
+    exposition.into_text().lines().filter(is_shown).map(str::to_owned).collect()
+}
+
 /// After what went well before.
 fn failed(mut text: String, (call, failure): &(Call, Failure), log: &[log::Line]) -> Report {
     line(&mut text, format!("error: {call}: {failure}"));
@@ -187,14 +219,25 @@ impl fmt::Display for Call {
     }
 }
 
+impl Last {
+    fn replied(&self) -> bool {
+        self.response.is_none()
+    }
+}
+
 fn text(ran: &Ran) -> String {
-    let mut text = requested(&ran.request);
-    match &ran.response {
+    let Ran { requests, replies, last, .. } = ran;
+    let mut text = requested(&last.request);
+    match &last.response {
         Some(response) => describe(&mut text, "on-response", "goes back", response),
         None => line(&mut text, "on-response: not called for its own reply"),
     }
+    if *requests > 1 {
+        line(&mut text, format!("That was the last of {requests} requests. It replied to {replies} of them."));
+    }
     line(&mut text, format!("The instance started in {}.", time_of(ran.start_nanoseconds)));
-    row(&mut text, "log", &ran.log);
+    row(&mut text, "metrics", &ran.metrics);
+    row(&mut text, "log", &last.log);
     text
 }
 
