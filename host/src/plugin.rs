@@ -236,7 +236,7 @@ impl Host {
         }
         reject_core_modules(bytes)?;
         let sha256 = hexadecimal(&Sha256::digest(bytes));
-        let component = self.cache.component(&self.engine, &sha256, bytes, origin == Origin::BuiltIn).await?;
+        let component = self.cache.component(&self.engine, &sha256, bytes, &origin).await?;
         let kind = self.kind(&component)?;
         let imports = self.check_imports(&component, kind)?;
         let pre = self.linker.instantiate_pre(&component).map_err(opaque)?;

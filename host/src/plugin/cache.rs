@@ -15,7 +15,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::compiler::{self, NotRun};
-use super::opaque;
+use super::{Origin, opaque};
 
 /// What nobody has used for so long is removed.
 const KEPT_UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -55,20 +55,22 @@ impl Cache {
         self.directory.as_deref()
     }
 
-    /// What is not trusted is compiled in a process of its own.
+    /// What somebody has dropped in is compiled in a process of its own.
     pub(super) async fn component(
         &self,
         engine: &Engine,
         sha256: &str,
         bytes: &[u8],
-        is_trusted: bool,
+        origin: &Origin,
     ) -> anyhow::Result<Component> {
         let file =
             self.directory.as_ref().map(|directory| directory.join(format!("{sha256}-{:016x}.cwasm", self.engine)));
         if let Some(component) = file.as_ref().and_then(|file| stored(engine, file)) {
             return Ok(component);
         }
-        if let (Some(program), Some(file), false) = (&self.compiler, &file, is_trusted) {
+        if let (Some(program), Some(file), Origin::File(component)) = (&self.compiler, &file, origin) {
+            // Some take a minute, and what was written waits for it.
+            tracing::info!("compiling `{}`", component.display());
             match compiled_apart(program, bytes, file).await {
                 Err(error) if error.is::<NotRun>() => tracing::debug!("a plugin is compiled here: {error:#}"),
                 Err(error) => return Err(error),
