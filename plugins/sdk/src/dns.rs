@@ -53,9 +53,9 @@ pub use client::{Answer, Call, Client, encode};
 pub use persist::persist;
 pub use settings::Settings;
 
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(not(any(target_arch = "wasm32", doc)))]
 pub use crate::testing::capabilities::timer;
-#[cfg(target_arch = "wasm32")]
+#[cfg(any(target_arch = "wasm32", doc))]
 pub use bindings::weir::plugin::timer;
 
 /// One account at a provider of DNS. The host makes an instance for a call or a few, so that nothing is worth keeping in
@@ -75,10 +75,12 @@ pub trait DnsProvider: Sized + 'static {
     fn init() -> Result<(Self, Timing), Error>;
 
     /// Adds the record, and leaves others of the same name alone: a wildcard's certificate has two at a time. The answer
-    /// comes back in [`cleanup`](Self::cleanup), and is at most 4 KiB.
+    /// comes back in [`cleanup`](Self::cleanup), and is at most 4 KiB. Where a change takes time at the provider, wait for it by
+    /// [`timer::sleep`]: a call with all that it waits for may take 5 minutes.
     ///
     /// # Errors
-    /// The host logs the message and tries again later.
+    /// The host logs the message, calls [`cleanup`](Self::cleanup) with an empty handle, since the record may be there, and
+    /// tries again later.
     fn present(&self, challenge: &Challenge) -> Result<String, Error>;
 
     /// Deletes the record. The handle is what `present` answered, perhaps long ago, or empty where the answer never

@@ -30,7 +30,7 @@ struct Credential {
 }
 
 impl Client {
-    /// `base` is a constant, or of [`variables::url`](super::variables::url).
+    /// `base` is a constant, or of [`variables::url`](super::variables::url); a slash at its end makes no difference.
     #[must_use]
     pub fn new(base: &str, settings: &Settings) -> Self {
         let timeout_ms = settings.http_timeout_s.max(1).saturating_mul(1_000);
@@ -178,7 +178,10 @@ impl<'a> Call<'a> {
     /// Makes the request.
     ///
     /// # Errors
-    /// If there is no answer, and for each status but 2xx, with what the provider says of it.
+    /// If there is no answer, and for each status but 2xx, with what the provider says of it and of a kind that fits: 401 and
+    /// 403 are [`Unauthorized`](ErrorKind::Unauthorized), 404 and 410 [`NotFound`](ErrorKind::NotFound), 409
+    /// [`Conflict`](ErrorKind::Conflict), 429 [`RateLimited`](ErrorKind::RateLimited), 408 and 5xx
+    /// [`Unavailable`](ErrorKind::Unavailable), all others [`InvalidConfig`](ErrorKind::InvalidConfig).
     pub fn send(self) -> Result<Answer<'a>, Error> {
         let answer = self.send_for_any_status()?;
         if answer.is_success() { Ok(answer) } else { Err(answer.refusal()) }
@@ -223,6 +226,13 @@ impl Answer<'_> {
     #[must_use]
     pub const fn is_success(&self) -> bool {
         matches!(self.response.status, 200..300)
+    }
+
+    /// The first value of a header, where it is text; the case of its name makes no difference.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.response.headers.iter().find(|(given, _)| given.eq_ignore_ascii_case(name))?;
+        str::from_utf8(value).ok()
     }
 
     /// The content.
@@ -328,6 +338,19 @@ mod tests {
         let error = client().get(&["secret-token"]).query("key", "secret-token").send().map(|_| ());
         let expected = "GET https://api.test/v1/…: no answer to … in 30 s";
         assert_eq!(error, Err(Error::new(ErrorKind::Timeout, expected)));
+    }
+
+    #[test]
+    fn headers_have_names_of_any_case() {
+        let host = Host::new();
+        host.expect("GET", "https://api.test/v1/x").header("Authorization", "Bearer secret-token").answer_with(
+            200,
+            &[("x-change", "17")],
+            "",
+        );
+        let client = client();
+        let answer = client.get(&["x"]).send().expect("it is answered");
+        assert_eq!((answer.header("X-Change"), answer.header("x-other")), (Some("17"), None));
     }
 
     #[test]

@@ -9,8 +9,10 @@ const WAITS_MS: [u32; 3] = [1_000, 2_000, 4_000];
 /// A provider that asks for more gets the host's next attempt.
 const LONGEST_WAIT_MS: u64 = 30_000;
 
-/// Calls again, up to three times and after growing waits, while the provider is busy or cannot be reached. All calls of
-/// a [`DnsProvider`](super::DnsProvider) are made through this.
+/// Calls again, up to three times, while the provider is busy or cannot be reached: after 1, 2 and 4 s, or what it asks for
+/// up to 30 s, and for errors of the kinds [`RateLimited`](ErrorKind::RateLimited), [`Timeout`](ErrorKind::Timeout) and
+/// [`Unavailable`](ErrorKind::Unavailable) alone. All calls of a [`DnsProvider`](super::DnsProvider) are made through this, the
+/// whole of `present` each time: after an answer that was lost it finds the record there.
 ///
 /// # Errors
 /// The last one.

@@ -16,6 +16,9 @@ use crate::{About, Error, fetch};
 /// When tests begin: on 2026-01-02 at 03:04:05 UTC.
 pub(crate) const BEGAN_MS: u64 = 1_767_323_045_000;
 
+/// What the host takes of `present`.
+const HANDLE_BYTES_AT_MOST: usize = 4 << 10;
+
 /// Where requests come from: an address for documents (RFC 5737).
 const CLIENT: &str = "192.0.2.1";
 
@@ -117,9 +120,14 @@ impl Host {
     ///
     /// # Errors
     /// Those of the provider.
+    ///
+    /// # Panics
+    /// If its handle is longer than the host takes.
     pub fn present<P: DnsProvider>(&self, challenge: &Challenge) -> Result<String, Error> {
         let (provider, _) = P::init()?;
-        component::present(&provider, challenge)
+        let handle = component::present(&provider, challenge)?;
+        assert!(handle.len() <= HANDLE_BYTES_AT_MOST, "the handle has {} bytes", handle.len());
+        Ok(handle)
     }
 
     /// Calls a provider as the host would, with its repetitions.
@@ -190,7 +198,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// It has this field line. The name is lower case.
+    /// It has this field line, whatever the case of its name.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
@@ -253,7 +261,7 @@ impl State {
         let expected = self.expected.pop_front().unwrap_or_else(|| panic!("the request {sent} is not expected"));
         assert_eq!(sent, format!("{} {}", expected.method, expected.url), "the next request");
         for (name, value) in &expected.headers {
-            let lines: Vec<_> = request.headers.iter().filter(|(given, _)| given == name).collect();
+            let lines: Vec<_> = request.headers.iter().filter(|(given, _)| given.eq_ignore_ascii_case(name)).collect();
             let given: Vec<_> = lines.iter().map(|(_, value)| String::from_utf8_lossy(value)).collect();
             assert_eq!(given, [value.as_str()], "the header {name} of {sent}");
         }
