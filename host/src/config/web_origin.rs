@@ -42,10 +42,11 @@ impl WebOrigin {
     /// An origin and nothing behind it.
     pub fn parse_alone(text: &str) -> Result<Self, &'static str> {
         let url = Uri::from_str(text).map_err(|_| "it is no URL")?;
+        let origin = Self::of(&url)?;
         if url.path_and_query().is_some_and(|path| path.as_str() != "/") || text.contains('#') {
             return Err("it has a path: an origin ends with its host or port");
         }
-        Self::of(&url)
+        Ok(origin)
     }
 }
 
