@@ -20,7 +20,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::clock::Clock;
 use super::dns::{Absence, Checks, Dns, Place, Rfc2136, UpdateError, Visible};
 use super::journal::{Entry, Hold, Journal};
-use crate::plugin::{Challenge, ErrorKind, Provider as Component, ProviderError, Timing};
+use crate::plugin::{Challenge, Provider as Component, ProviderError, Timing};
 
 /// A record that cannot be deleted is tried again after these. What is left then stays in the journal.
 const PAUSES: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(60)];
@@ -315,8 +315,8 @@ impl From<anyhow::Error> for Failure {
 
 impl From<ProviderError> for Failure {
     fn from(error: ProviderError) -> Self {
-        let is_unclear = matches!(error.kind, ErrorKind::Internal | ErrorKind::Timeout | ErrorKind::Unavailable);
-        Self { message: error.message, retry_after: error.retry_after, is_unclear }
+        // Whatever it is that failed, it may have come after the request that made the record.
+        Self { message: error.message, retry_after: error.retry_after, is_unclear: !error.is_of_init }
     }
 }
 

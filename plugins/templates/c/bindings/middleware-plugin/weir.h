@@ -184,7 +184,7 @@ typedef struct weir_plugin_types_response_edit_t {
 } weir_plugin_types_response_edit_t;
 
 // What went wrong, for callers that act on it; the message is for people. Of a middleware the host takes any kind alike. Of
-// `dns01.present` it takes internal, timeout and unavailable to mean that the record may be there, and cleans up.
+// `dns01.present` it takes any to mean that the record may be there, and cleans up.
 typedef uint8_t weir_plugin_types_error_kind_t;
 
 // The plugin's configuration cannot be used; retrying does not help.

@@ -179,7 +179,7 @@ const (
 )
 
 // What went wrong, for callers that act on it; the message is for people. Of a middleware the host takes any kind alike. Of
-// `dns01.present` it takes internal, timeout and unavailable to mean that the record may be there, and cleans up.
+// `dns01.present` it takes any to mean that the record may be there, and cleans up.
 type ErrorKind = uint8
 
 // A failure that was foreseen. For example {kind: invalid-config, message: "use the prefix `a`: begin it with `/`",
