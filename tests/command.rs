@@ -166,7 +166,7 @@ async fn plugins_are_listed() {
     folder.write("plugins/stamps.wasm", guest("fetches").await);
     let ended = run(folder.root(), &["plugins", "--configFile=install.yaml"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
-    let error = "stamps - (plugins/stamps.wasm)\n  error: it may not use `fetch`: to allow it, write `plugins: {settings: {stamps: {allow: {fetch: [\"https://host.example\"]}}}}` into the install file with the origins that it may reach\n";
+    let error = "stamps - (plugins/stamps.wasm)\n  error: it may not use `fetch`: to allow it, write `plugins: {settings: {stamps: {allow: {fetch: [\"https://host.example\"]}}}}` into the install file with the origins that it may reach, and start weir again\n";
     assert!(ended.stderr.contains(error), "{}", ended.stderr);
 }
 

@@ -245,8 +245,13 @@ async fn a_provider_that_cannot_start_says_why() {
             "oversteps: the file `/missing/token` of `OVERSTEPS_TOKEN` cannot be read: it does not exist"
         }),
     ] {
+        let (log, guard) = Log::collect();
         let error = host().await.provider(&plugin, variables(environment)).await.expect_err(words);
         assert_eq!(error.to_string(), words);
+        assert!(error.downcast_ref().is_some_and(|error: &ProviderError| error.is_of_init), "{words}");
+        drop(guard);
+        let says_what_it_panicked_of = log.text().contains("on purpose");
+        assert_eq!(says_what_it_panicked_of, words.contains("wasm trap"), "{}", log.text());
     }
     let own = BTreeMap::from([("OVERSTEPS_TOKE".to_owned(), Variable::Value(CANARY.to_owned()))]);
     let error = host().await.provider(&plugin, Variables::new(own, [])).await.expect_err("a typing error");
@@ -289,6 +294,7 @@ async fn texts_of_a_provider_are_one_line_and_give_nothing_away() {
     let words = "oversteps: say  2026-01-01 INF all is well [31m  $OVERSTEPS_TOKEN";
     assert_eq!((error.kind, error.message.as_str()), (ErrorKind::RateLimited, words));
     assert_eq!(error.retry_after, Some(Duration::from_secs(24 * 60 * 60)), "not for ever");
+    assert!(!error.is_of_init, "there may be a record to delete");
     let error = outcome("hugeError", "").await.expect_err("on purpose");
     assert_eq!((error.kind, error.message.chars().count()), (ErrorKind::NotFound, 1000));
 }

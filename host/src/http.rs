@@ -181,7 +181,7 @@ pub enum Failure {
     /// 504: a middleware's plugin waited for something longer than a call may take.
     PluginTimeout(String),
     /// 503: all instances of a plugin are busy, or it has used up its share of the CPU.
-    PluginBusy(String),
+    PluginBusy(String, &'static str),
     /// 503: a plugin has failed too often, and is not called for a while.
     PluginOpen(String),
     /// 508: a plugin asks for what makes it ask again (RFC 5842, section 7.2).
@@ -196,7 +196,7 @@ impl Failure {
             Self::NoRouter => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::RouterDisabled | Self::NoServer | Self::Overloaded | Self::PluginBusy(_) | Self::PluginOpen(_) => {
+            Self::RouterDisabled | Self::NoServer | Self::Overloaded | Self::PluginBusy(..) | Self::PluginOpen(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Loop => StatusCode::LOOP_DETECTED,
@@ -212,7 +212,7 @@ impl Failure {
 
     /// Whether a plugin has failed, or was not called since it fails too often or has too much to do.
     pub const fn is_of_plugin(&self) -> bool {
-        matches!(self, Self::Plugin(_) | Self::PluginTimeout(_) | Self::PluginBusy(_) | Self::PluginOpen(_))
+        matches!(self, Self::Plugin(_) | Self::PluginTimeout(_) | Self::PluginBusy(..) | Self::PluginOpen(_))
     }
 
     /// Whether the client's side of the connection can no longer be relied on.
@@ -255,9 +255,7 @@ impl fmt::Display for Failure {
             Self::ContentTooLarge => out.write_str("a middleware wants the whole of a body that is too long"),
             Self::Plugin(reason) | Self::PluginTimeout(reason) => write!(out, "plugin failed: {reason}"),
             Self::Panic(message) => write!(out, "panicked: {message}"),
-            Self::PluginBusy(name) => {
-                write!(out, "plugin `{name}` is busy: it has all the calls or CPU time that it may have")
-            }
+            Self::PluginBusy(name, why) => write!(out, "plugin `{name}` is busy: it {why} that it may have"),
             Self::PluginOpen(name) => {
                 write!(out, "plugin `{name}` fails again and again, and is not called for a while")
             }

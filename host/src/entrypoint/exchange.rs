@@ -217,7 +217,7 @@ impl Served {
             failure,
             Failure::Plugin(_)
                 | Failure::PluginTimeout(_)
-                | Failure::PluginBusy(_)
+                | Failure::PluginBusy(..)
                 | Failure::PluginOpen(_)
                 | Failure::Loop
                 | Failure::BadServer(_)

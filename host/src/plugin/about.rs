@@ -59,12 +59,13 @@ pub struct Variable {
 
 /// Runs `describe` in an instance of its own.
 pub(super) async fn describe(name: &Arc<str>, memory: usize, pre: &InstancePre<State>) -> anyhow::Result<About> {
-    let failed = |error: wasmtime::Error| anyhow!("`describe` failed: {}", limits::trap_reason(&error));
     let described = async {
         let mut store = limits::store(pre.engine(), State::new(Arc::clone(name), memory, None), INIT_BUDGET);
-        let instance = pre.instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
+        let instance = pre.instantiate_async(&mut store).await;
+        let instance = instance.map_err(|error| limits::unmade(&error, &store))?;
         let guest = GuestIndices::new(pre).and_then(|indices| indices.load(&mut store, &instance)).map_err(opaque)?;
-        guest.call_describe(&mut store).await.map_err(failed)
+        let answer = guest.call_describe(&mut store).await;
+        answer.map_err(|error| anyhow!("`describe` failed: {}", limits::trap_reason(&error, store.data())))
     };
     let described = timeout(TIME_AT_MOST, described).await;
     parse(described.map_err(|_| anyhow!("`describe` failed: it took more than {TIME_AT_MOST:?}"))??)

@@ -26,6 +26,15 @@ pub(super) struct Breaker {
     history: Mutex<History>,
 }
 
+/// What it says of the next call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Closed,
+    Open,
+    /// It was open, and this call is the first one again.
+    Tried,
+}
+
 #[derive(Debug, Default)]
 struct History {
     /// Of the last [`WITHIN`].
@@ -61,10 +70,27 @@ impl Breaker {
         Self { made: Instant::now(), open_until: AtomicU64::new(0), history: Mutex::default() }
     }
 
-    /// Whether no call may be made.
-    pub(super) fn is_open(&self) -> bool {
+    /// Whether a call may be made.
+    pub(super) fn state(&self) -> State {
         let until = self.open_until.load(Ordering::Relaxed);
-        until > 0 && self.milliseconds(Instant::now()) < until
+        if until == 0 {
+            return State::Closed;
+        }
+        if self.milliseconds(Instant::now()) < until {
+            return State::Open;
+        }
+        // One of those who see it first.
+        match self.open_until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => State::Tried,
+            Err(_) => State::Closed,
+        }
+    }
+
+    /// For how long no call is made from now on, if none is.
+    pub(super) fn open_for(&self) -> Option<Duration> {
+        let until = self.open_until.load(Ordering::Relaxed);
+        let left = until.checked_sub(self.milliseconds(Instant::now())).filter(|left| *left > 0);
+        left.map(Duration::from_millis)
     }
 
     /// Notes a failure. The answer is how long no call is made from now on, if this was one too many.

@@ -124,6 +124,18 @@ impl Entry {
     fn new(name: &str, origin: Origin, sha256: String) -> Self {
         Self { name: name.into(), origin, plugin: None, newer: None, problem: None, sha256 }
     }
+
+    /// What middlewares are made of though its file is gone.
+    pub fn gone(plugin: &Arc<Plugin>) -> Self {
+        let problem = "its file is gone; it serves on until its middlewares change or weir starts again".to_owned();
+        let entry = Self::new(&plugin.name, plugin.origin.clone(), plugin.sha256.clone());
+        Self { plugin: Some(Arc::clone(plugin)), problem: Some(problem), ..entry }
+    }
+
+    /// Whether it is a file that is called in the place of a built-in plugin.
+    pub fn replaces_a_built_in(&self) -> bool {
+        matches!(self.origin, Origin::File(_)) && BUILT_IN.iter().any(|(name, _)| name.eq_ignore_ascii_case(&self.name))
+    }
 }
 
 impl Wanted {

@@ -134,7 +134,9 @@ impl State {
     pub(super) fn tell(&mut self, at: log::Level) {
         let Some(text) = self.said.take() else { return };
         let text = self.grants.as_ref().map_or_else(|| text.clone(), |grants| grants.values.redacted(&text));
-        text.lines().filter(|line| !line.trim().is_empty()).for_each(|line| self.log(at, line));
+        // Rust's advice after a panic is of no use to who has no environment.
+        let is_told = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE");
+        text.lines().filter(is_told).for_each(|line| self.log(at, line));
     }
 
     /// The handles of WASI that the guest has.

@@ -51,9 +51,22 @@ impl Instances {
     /// Calls `on-request` and applies what it answers to the request.
     pub async fn on_request(&self, step: &Step, request: &mut Request) -> Result<RequestVerdict, Failure> {
         match self.verdict(step, request).await {
-            Err(failure) if step.goes_on_without(&failure) => Ok(RequestVerdict::Continue(Vec::new())),
+            Err(failure) if self.goes_on_without(step, &failure) => Ok(RequestVerdict::Continue(Vec::new())),
             verdict => verdict,
         }
+    }
+
+    /// Whether a request goes on as if the middleware were not there. Nobody else hears of the failure.
+    fn goes_on_without(&self, step: &Step, failure: &Failure) -> bool {
+        if !step.goes_on_without(failure) {
+            return false;
+        }
+        let router = &*step.usage.router;
+        match self.pool(step).may_be_logged() {
+            true => tracing::error!(router, "a request went on without a middleware: {failure}"),
+            false => tracing::debug!(router, "a request went on without a middleware: {failure}"),
+        }
+        true
     }
 
     async fn verdict(&self, step: &Step, request: &mut Request) -> Result<RequestVerdict, Failure> {
@@ -117,7 +130,7 @@ impl Instances {
         };
         let plugin = &step.configured;
         let mut lease = match self.take(step).await {
-            Err(failure) if step.goes_on_without(&failure) => return Ok(response),
+            Err(failure) if self.goes_on_without(step, &failure) => return Ok(response),
             lease => lease?,
         };
         let (mut head, mut body) = response.into_parts();
@@ -144,7 +157,7 @@ impl Instances {
             Ok(OnResponse::Pass) => return Ok(Response::from_parts(head, body)),
             Ok(OnResponse::Reply(response)) => return Ok(response),
             Ok(OnResponse::Change(change)) => change,
-            Err(failure) if step.goes_on_without(&failure) => return Ok(Response::from_parts(head, body)),
+            Err(failure) if self.goes_on_without(step, &failure) => return Ok(Response::from_parts(head, body)),
             Err(failure) => return Err(failure),
         };
         change.apply(&mut head, &mut body);

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use anyhow::anyhow;
 use tokio::time::timeout;
 use wasmtime::{
     Engine, FrameInfo, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, Trap, UpdateDeadline, WasmBacktrace,
@@ -92,6 +93,15 @@ pub(super) async fn in_time<T>(
     timeout(CALL_TIME, poll_fn(part)).await.unwrap_or_else(|_| Err(wasmtime::Error::new(TooLate)))
 }
 
+/// An instance that cannot be made.
+pub(super) fn unmade(error: &wasmtime::Error, store: &Store<State>) -> anyhow::Error {
+    let limits = &store.data().limits;
+    if limits.has_refused {
+        return anyhow!("starting it: it needs more memory than the {} bytes that it may have", limits.memory_at_most);
+    }
+    anyhow!("starting it: {error:#}")
+}
+
 /// What a call failed of.
 pub(super) fn cause(error: &wasmtime::Error, state: &State) -> Cause {
     match error.downcast_ref::<Trap>() {
@@ -165,9 +175,11 @@ impl ResourceLimiter for Limits {
 }
 
 /// Why a call ended early, and in which functions, if the component has kept their names.
-pub(super) fn trap_reason(error: &wasmtime::Error) -> String {
+pub(super) fn trap_reason(error: &wasmtime::Error, state: &State) -> String {
     let reason = match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => "it used up its CPU time for one call".to_owned(),
+        // What a guest does without memory is to trap.
+        _ if state.limits.has_refused => "it wanted more memory than it may have".to_owned(),
         Some(trap) => trap.to_string(),
         None => match error.root_cause().to_string() {
             // The engine has no type for it.
@@ -229,7 +241,10 @@ mod tests {
             let instance = Instance::new_async(&mut store, &module, &[]).await.expect("an instance");
             let run = instance.get_typed_func::<(), ()>(&mut store, "run").expect("its only export");
             let error = run.call_async(&mut store, ()).await.expect_err("a trap");
-            assert_eq!(trap_reason(&error), format!("wasm trap: wasm `unreachable` instruction executed{place}"));
+            assert_eq!(
+                trap_reason(&error, store.data()),
+                format!("wasm trap: wasm `unreachable` instruction executed{place}")
+            );
         }
     }
 

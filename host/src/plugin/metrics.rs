@@ -79,6 +79,14 @@ impl GuestMetrics {
         published
     }
 
+    /// What is not 0, a line for each, without the classes of histograms.
+    pub fn samples(&self) -> Vec<String> {
+        let mut exposition = Exposition::default();
+        self.write(&mut exposition);
+        let is_shown = |line: &&str| !line.starts_with('#') && !line.contains("_bucket{") && !line.ends_with(" 0");
+        exposition.into_text().lines().filter(is_shown).map(str::to_owned).collect()
+    }
+
     pub fn write(&self, exposition: &mut Exposition) {
         let published: Vec<Arc<Published>> = lock(&self.plugins).values().filter_map(Weak::upgrade).collect();
         let mut families: BTreeMap<String, Vec<(&str, Series, Value)>> = BTreeMap::new();

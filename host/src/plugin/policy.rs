@@ -12,6 +12,7 @@ use http::header::HOST;
 
 use super::about::About;
 use super::limits::{BUILT_IN_BUDGET, CALL_BUDGET, MEMORY};
+use super::usage::Cause;
 use super::{Kind, Origin};
 use crate::config::install::{Allow, Isolation, OnFailure, PluginSettings};
 use crate::http::may_be_taken_for;
@@ -121,13 +122,23 @@ impl Policy {
         let wants = [("may not use", uses), ("may not reach", origins), ("needs the secret", secrets)];
         let wants = wants.iter().filter(|(_, names)| !names.is_empty());
         let wants: Vec<_> = wants.map(|(what, names)| format!("{what} `{}`", names.join("`, `"))).collect();
-        bail!("it {}: to allow it, {}{of_its_own}", wants.join(", and "), line(name, &grants.join(", ")))
+        let line = line(name, &grants.join(", "));
+        bail!("it {}: to allow it, {line}{of_its_own}, and start weir again", wants.join(", and "))
     }
 
     /// Bytes that a verdict may hand over, or a call of the host's within it: the longest body, and fields.
     pub(super) fn verdict_at_most(&self) -> usize {
         const BESIDE_THE_BODY: usize = 512 << 10;
         usize::try_from(self.body.max(BODY_AT_MOST)).unwrap_or(usize::MAX).saturating_add(BESIDE_THE_BODY)
+    }
+
+    /// The limit that a failure has met, as a remark behind its words.
+    pub(super) fn limit(&self, cause: Cause) -> String {
+        match cause {
+            Cause::Time => format!(" (`limits.cpu` is {:?})", self.cpu),
+            Cause::Memory => format!(" (`limits.memory` is {} bytes)", self.memory),
+            _ => String::new(),
+        }
     }
 
     /// The files that secrets are in.
@@ -155,7 +166,9 @@ impl Policy {
             return Ok(());
         }
         let line = line(plugin, "forwardingHeaders: true");
-        Err(format!("it may not edit `{field}`, which tells servers who asks for what: to allow it, {line}"))
+        Err(format!(
+            "it may not edit `{field}`, which tells servers who asks for what: to allow it, {line}, and start weir again"
+        ))
     }
 }
 
@@ -208,7 +221,8 @@ mod tests {
         };
         let line = |grants: &str| {
             format!(
-                "to allow it, write `plugins: {{settings: {{quota: {{allow: {{{grants}}}}}}}}}` into the install file"
+                "to allow it, write `plugins: {{settings: {{quota: {{allow: {{{grants}}}}}}}}}` into the install file, and start weir \
+                 again"
             )
         };
         let missing = admitted(Allow { shared: true, ..Allow::default() }).expect_err("a part of it");

@@ -19,6 +19,7 @@ use wasmtime::{Store, component};
 
 use super::bindings::middleware::MiddlewarePlugin;
 use super::bindings::middleware::weir::plugin::log::Level;
+use super::breaker;
 use super::edit::{self, Plan};
 use super::grants::Grants;
 use super::imports::{Exchange, State};
@@ -40,8 +41,8 @@ const GROWTH_AT_MOST: usize = 1 << 20;
 /// Handles that an instance may have left lying about when a call ends.
 const HANDLES_AT_MOST: usize = 256;
 
-/// Bodies that are cut are logged once in this time, so that a bad filter does not fill the disk.
-const CUT_LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// Bodies that are cut, and failures that are passed over, are logged once in this time: a bad plugin does not fill the disk.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Pool {
     of: Weak<Configured>,
@@ -50,7 +51,7 @@ pub(super) struct Pool {
     not_needed: Cell<usize>,
     /// Instances in use, by [`Use`].
     running: [Cell<usize>; 2],
-    /// When a body was last said to have been cut.
+    /// When such a failure was last logged.
     said: Cell<Option<Instant>>,
 }
 
@@ -139,6 +140,15 @@ impl Pool {
         Ok(memory)
     }
 
+    /// Whether a failure that nobody else hears of may be logged as such: one may now and then.
+    pub(super) fn may_be_logged(&self) -> bool {
+        let may = self.said.get().is_none_or(|said| said.elapsed() >= LOG_INTERVAL);
+        if may {
+            self.said.set(Some(Instant::now()));
+        }
+        may
+    }
+
     /// An idle instance, or a new one, for one call.
     pub(super) async fn take(self: Rc<Self>, step: &Step, worker: usize) -> Result<Lease<'_>, Failure> {
         self.lease(Cow::Borrowed(step), Use::Call, worker).await
@@ -151,17 +161,26 @@ impl Pool {
 
     async fn lease(self: Rc<Self>, step: Cow<'_, Step>, purpose: Use, worker: usize) -> Result<Lease<'_>, Failure> {
         let plugin = &step.configured;
-        let refused = |cause, failure: fn(String) -> Failure| {
+        let name = || plugin.plugin.name.to_string();
+        let refused = |cause, failure| {
             step.usage.failed(worker, cause);
-            Err(failure(plugin.plugin.name.to_string()))
+            Err(failure)
         };
-        if plugin.breaker.is_open() {
-            return refused(Cause::Open, Failure::PluginOpen);
+        match plugin.breaker.state() {
+            breaker::State::Closed => {}
+            breaker::State::Open => return refused(Cause::Open, Failure::PluginOpen(name())),
+            breaker::State::Tried => {
+                let (plugin, middleware) = (&*plugin.plugin.name, &*plugin.name);
+                tracing::info!(plugin, middleware, "it is called again");
+            }
         }
         let running = &self.running[purpose as usize];
         let began = Instant::now();
-        if running.get() >= plugin.plugin.policy.instances || plugin.plugin.share.is_used_up(began) {
-            return refused(Cause::Busy, Failure::PluginBusy);
+        if running.get() >= plugin.plugin.policy.instances {
+            return refused(Cause::Busy, Failure::PluginBusy(name(), "has all the calls (`limits.instances`)"));
+        }
+        if plugin.plugin.share.is_used_up(began) {
+            return refused(Cause::Busy, Failure::PluginBusy(name(), "has used up the CPU time (`limits.share`)"));
         }
         running.set(running.get() + 1);
         let instance = self.idle.borrow_mut().pop();
@@ -250,7 +269,7 @@ impl Lease<'_> {
         state.exchange = None;
         state.usage = None;
         let ticks = state.ticks_used(plugin.plugin.policy.cpu);
-        let answer = answer.map_err(|error| (limits::cause(&error, state), trap_reason(&error)));
+        let answer = answer.map_err(|error| (limits::cause(&error, state), trap_reason(&error, state)));
         if answer.is_ok() {
             self.put_back(instance);
         } else {
@@ -286,7 +305,7 @@ impl Lease<'_> {
         let state = self.instance.as_mut().expect("a call has an instance").store.data_mut();
         state.tell(if answer.is_ok() { Level::Info } else { Level::Error });
         let ticks = state.ticks_used(cpu);
-        let answer = answer.map_err(|error| (limits::cause(&error, state), trap_reason(&error)));
+        let answer = answer.map_err(|error| (limits::cause(&error, state), trap_reason(&error, state)));
         if answer.is_err() {
             self.instance.take().into_iter().for_each(|instance| self.retire(instance));
         }
@@ -343,9 +362,7 @@ impl Lease<'_> {
 
     /// What a failure is to the body that flows. Its head may have gone out, so that only the log hears of it.
     pub(super) fn cut(&self, failure: Failure) -> Broken {
-        let said = &self.pool.said;
-        if said.get().is_none_or(|said| said.elapsed() >= CUT_LOG_INTERVAL) {
-            said.set(Some(Instant::now()));
+        if self.pool.may_be_logged() {
             tracing::error!(router = &*self.step.usage.router, "a body was cut: {failure}");
         }
         match failure {
@@ -362,7 +379,7 @@ impl Lease<'_> {
             let (plugin, middleware) = (&*plugin.plugin.name, &*plugin.name);
             tracing::warn!(plugin, middleware, "it fails again and again, and is not called for {} s", open.as_secs());
         }
-        let reason = format!("`{}`: {reason}", plugin.plugin.name);
+        let reason = format!("`{}`: {reason}{}", plugin.plugin.name, plugin.plugin.policy.limit(cause));
         if cause == Cause::Deadline { Failure::PluginTimeout(reason) } else { Failure::Plugin(reason) }
     }
 }
@@ -462,7 +479,7 @@ async fn call_init(Instance { store, guest, .. }: &mut Instance, plugin: &Config
     let answer = guest.weir_plugin_middleware().call_init(&mut *store, &plugin.config.to_string()).await;
     store.data_mut().tell(if answer.is_ok() { Level::Info } else { Level::Error });
     let plan = answer
-        .map_err(|error| anyhow!("`init` failed: {}", trap_reason(&error)))?
+        .map_err(|error| anyhow!("`init` failed: {}", trap_reason(&error, store.data())))?
         .map_err(|error| anyhow!("failed to {}", error.message))?;
     edit::plan(plan, &plugin.plugin).map_err(|problem| anyhow!("its plan cannot be used: {problem}"))
 }
@@ -485,7 +502,8 @@ async fn instantiate(plugin: &Configured) -> anyhow::Result<Instance> {
     state.metrics.clone_from(metrics);
     state.middleware = Some(Arc::clone(&plugin.name));
     let mut store = limits::store(pre.engine(), state, INIT_BUDGET);
-    let component = pre.instance_pre().instantiate_async(&mut store).await.map_err(opaque).context("starting it")?;
+    let component = pre.instance_pre().instantiate_async(&mut store).await;
+    let component = component.map_err(|error| limits::unmade(&error, &store))?;
     let guest = MiddlewarePlugin::new(&mut store, &component).map_err(opaque).context("starting it")?;
     let gauge = Gauge::new(&plugin.held, 0);
     let meter = Meter::default();

@@ -13,6 +13,7 @@ use wasmtime::Store;
 
 use super::bindings::dns_provider::exports::weir::plugin::dns01 as wit;
 use super::bindings::dns_provider::{DnsProvider, DnsProviderPre};
+use super::bindings::middleware::weir::plugin::log::Level;
 use super::bindings::middleware::weir::plugin::types;
 use super::grants::{Grants, Reach, SleepsTooLong};
 use super::imports::{State, printable};
@@ -85,6 +86,8 @@ pub struct ProviderError {
     pub message: String,
     /// When another try makes sense.
     pub retry_after: Option<Duration>,
+    /// Its `init` has failed, so that nothing was asked of anybody.
+    pub is_of_init: bool,
 }
 
 /// What callers act on.
@@ -155,7 +158,7 @@ impl Provider {
         self.counted(async |deadline| {
             let mut call = self.start(deadline).await?;
             let answer = call.guest.weir_plugin_dns01().call_present(&mut call.store, &challenge.into()).await;
-            let handle = self.answer(&call.store, answer)?;
+            let handle = self.answer(&mut call.store, answer)?;
             if handle.len() > HANDLE_BYTES_AT_MOST {
                 let problem = format!("its handle has {} bytes: at most {HANDLE_BYTES_AT_MOST} are kept", handle.len());
                 return Err(self.error(ErrorKind::TooLarge, &problem));
@@ -170,7 +173,7 @@ impl Provider {
         self.counted(async |deadline| {
             let mut call = self.start(deadline).await?;
             let answer = call.guest.weir_plugin_dns01().call_cleanup(&mut call.store, &challenge.into(), handle).await;
-            self.answer(&call.store, answer)
+            self.answer(&mut call.store, answer)
         })
         .await
     }
@@ -198,6 +201,10 @@ impl Provider {
 
     /// A new instance, after its `init`.
     async fn start(&self, deadline: Instant) -> Result<Call, ProviderError> {
+        self.started(deadline).await.map_err(|error| ProviderError { is_of_init: true, ..error })
+    }
+
+    async fn started(&self, deadline: Instant) -> Result<Call, ProviderError> {
         let unusable = |problem: anyhow::Error| self.error(ErrorKind::InvalidConfig, &format!("{problem:#}"));
         let about = &self.plugin.about;
         let values = self.variables.resolve(about).await.map_err(unusable)?;
@@ -222,16 +229,17 @@ impl Provider {
         let guest = self.pre.instantiate_async(&mut store).await;
         let guest = guest.map_err(|error| self.error(ErrorKind::Internal, &format!("starting it: {error:#}")))?;
         let answer = guest.weir_plugin_dns01().call_init(&mut store).await;
-        let timing = self.answer(&store, answer)?.into();
+        let timing = self.answer(&mut store, answer)?.into();
         limits::allow(&mut store, INIT_BUDGET);
         Ok(Call { store, guest, timing })
     }
 
     fn answer<T>(
         &self,
-        store: &Store<State>,
+        store: &mut Store<State>,
         answer: wasmtime::Result<Result<T, types::Error>>,
     ) -> Result<T, ProviderError> {
+        store.data_mut().tell(if answer.is_ok() { Level::Info } else { Level::Error });
         let none = Values::default();
         let values = store.data().grants.as_ref().map_or(&none, |grants| &grants.values);
         match answer {
@@ -244,14 +252,19 @@ impl Provider {
                 let is_late =
                     matches!(trap.downcast_ref(), Some(wasmtime::Trap::Interrupt)) || trap.is::<SleepsTooLong>();
                 let kind = if is_late { ErrorKind::Timeout } else { ErrorKind::Internal };
-                Err(self.error(kind, &values.redacted(&trap_reason(&trap))))
+                Err(self.error(kind, &values.redacted(&trap_reason(&trap, store.data()))))
             }
         }
     }
 
     fn error(&self, kind: ErrorKind, problem: &str) -> ProviderError {
         let message = format!("{}: {problem}", self.plugin.name);
-        ProviderError { kind, message: printable(&message, MESSAGE_CHARACTERS_AT_MOST), retry_after: None }
+        ProviderError {
+            kind,
+            message: printable(&message, MESSAGE_CHARACTERS_AT_MOST),
+            retry_after: None,
+            is_of_init: false,
+        }
     }
 }
 
