@@ -35,6 +35,7 @@ pub use self::challenge::Answers;
 use self::client::Wrong;
 pub use self::clock::Clock;
 pub use self::name::Name;
+pub(crate) use self::resolver::solver::try_provider;
 use self::resolver::{Resolver, Surroundings};
 pub use self::wanted::{Ask, Asker, Domain, Plan, Problem as Refusal, Severity, Wanted};
 use crate::config::{Install, Problem};

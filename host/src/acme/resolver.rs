@@ -3,7 +3,7 @@
 //! One task decides, and one for each order does. What they learn is kept beside the certificates, so that a restart goes
 //! on where the process ended, and no reload makes a CA be asked earlier.
 
-mod solver;
+pub(super) mod solver;
 #[cfg(test)]
 mod tests;
 

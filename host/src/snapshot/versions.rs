@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Middleware, Sources, middlewares};
+use super::{Middleware, Sources, middlewares, providers};
 use crate::config::{Problem, routing};
-use crate::plugin::{Plugin, Variables};
+use crate::plugin::Plugin;
 
 /// Takes the newer versions that there are, or says why not. Files that configurations name are added to `files`.
 pub(super) async fn settle(sources: &mut Sources<'_>, files: &mut BTreeSet<PathBuf>) {
@@ -17,9 +17,13 @@ pub(super) async fn settle(sources: &mut Sources<'_>, files: &mut BTreeSet<PathB
         sources.plugins.newer().map(|(serving, newer)| (Arc::clone(serving), Arc::clone(newer))).collect();
     for (serving, newer) in waiting {
         let refusal = match middleware_without(sources, &serving, &newer, files).await {
-            None => resolver_without(sources, &serving, &newer).await,
+            None => providers::resolver_without(sources, &serving, &newer).await,
             refusal => refusal,
         };
+        if refusal.is_none() {
+            let (plugin, version, sha256) = (&*newer.name, &*newer.about.version, &*newer.sha256);
+            tracing::info!(plugin, version, sha256, "another version of it serves");
+        }
         sources.plugins.settle(&newer.name, refusal);
     }
 }
@@ -55,25 +59,6 @@ async fn middleware_without(
         if let Some(problem) = problems.iter().flatten().find(|problem| problem.is_error()) {
             let place = problem.place.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
             return Some(format!("it would not serve `{}`{place}: {}", problem.key, problem.message));
-        }
-    }
-    None
-}
-
-/// The first certificates resolver that would have to do without the newer version, and why. It would say so when a certificate
-/// is to be renewed, in two months.
-async fn resolver_without(sources: &Sources<'_>, serving: &Arc<Plugin>, newer: &Arc<Plugin>) -> Option<String> {
-    for (name, resolver) in &sources.install.certificates_resolvers {
-        let challenge = resolver.acme.as_ref().and_then(|acme| acme.dns_challenge.as_ref());
-        let Some(challenge) = challenge.filter(|challenge| challenge.provider.eq_ignore_ascii_case(&newer.name)) else {
-            continue;
-        };
-        let start = async |plugin| sources.host.provider(plugin, Variables::of(challenge)).await;
-        // Where the one that serves cannot start either, there is nothing to lose.
-        if let Err(problem) = start(newer).await
-            && start(serving).await.is_ok()
-        {
-            return Some(format!("it would not serve `certificatesResolvers.{name}.acme.dnsChallenge`: {problem:#}"));
         }
     }
     None

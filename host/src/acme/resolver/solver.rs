@@ -16,7 +16,7 @@ use crate::acme::journal::Journal;
 use crate::acme::name::Name;
 use crate::acme::wanted::Wanted;
 use crate::config::install::{Acme, DnsChallenge};
-use crate::plugin::{Calls, Plugin, Plugins, Variables};
+use crate::plugin::{Calls, Host, Plugin, Plugins, Variables};
 
 /// What a resolver proves names with.
 pub(super) struct Solvers {
@@ -60,17 +60,15 @@ impl Solvers {
         Err(anyhow!("no challenge fits: add `tlsChallenge` or `httpChallenge`"))
     }
 
-    /// Starts the DNS provider, so that what is wrong with it is said at once and not when a certificate is to be renewed, and
-    /// deletes the records that an earlier run of the process has left.
+    /// Deletes the records that an earlier run of the process has left.
     pub(super) async fn prepare(&self, plugins: &Plugins) {
         if self.options.dns_challenge.is_none() {
             return;
         }
         match self.dns01(plugins).await {
             Ok(dns01) => dns01.clean_up_after_crash().await,
-            Err(error) => {
-                tracing::warn!(resolver = &*self.resolver, "no certificate can be ordered as things are: {error:#}");
-            }
+            // The snapshot has it among its problems.
+            Err(error) => tracing::debug!(resolver = &*self.resolver, "no TXT record can be deleted: {error:#}"),
         }
     }
 
@@ -89,12 +87,7 @@ impl Solvers {
         let Some(options) = &self.options.dns_challenge else {
             return Err(anyhow!("there is no `dnsChallenge`"));
         };
-        let name = options.provider.as_str();
-        dns01::refuse(name)?;
-        let plugin = match name {
-            Rfc2136::NAME => None,
-            name => Some(provider_plugin(name, plugins)?),
-        };
+        let plugin = plugin(options, plugins)?;
         let mut made = self.dns01.lock().await;
         if let Some((of, dns01)) = made.as_ref() {
             let is_same = match (of, &plugin) {
@@ -106,14 +99,7 @@ impl Solvers {
                 return Ok(Arc::clone(dns01));
             }
         }
-        let variables = Variables::of(options);
-        let provider = match &plugin {
-            Some(plugin) => {
-                let component = self.surroundings.host.provider(plugin, variables).await?;
-                Provider::Component(Box::new(component.counting(Arc::clone(&self.calls))))
-            }
-            None => Provider::Rfc2136(Box::new(rfc2136(&variables).await?)),
-        };
+        let provider = provider(&self.surroundings.host, options, plugin.as_ref(), &self.calls).await?;
         let dns01 = Arc::new(Dns01 {
             resolver: self.resolver.to_string(),
             provider,
@@ -128,12 +114,38 @@ impl Solvers {
     }
 }
 
-fn provider_plugin(name: &str, plugins: &Plugins) -> anyhow::Result<Arc<Plugin>> {
+/// Starts the provider that a challenge names as an order would, so that what is wrong with it is known before a certificate
+/// is to be renewed.
+pub(crate) async fn try_provider(host: &Host, challenge: &DnsChallenge, plugins: &Plugins) -> anyhow::Result<()> {
+    let plugin = plugin(challenge, plugins)?;
+    provider(host, challenge, plugin.as_ref(), &Arc::default()).await.map(drop)
+}
+
+async fn provider(
+    host: &Host,
+    challenge: &DnsChallenge,
+    plugin: Option<&Arc<Plugin>>,
+    calls: &Arc<Calls>,
+) -> anyhow::Result<Provider> {
+    let variables = Variables::of(challenge);
+    let Some(plugin) = plugin else { return Ok(Provider::Rfc2136(Box::new(rfc2136(&variables).await?))) };
+    let component = host.provider(plugin, variables).await?;
+    Ok(Provider::Component(Box::new(component.counting(Arc::clone(calls)))))
+}
+
+/// `None`: the host speaks to the provider itself.
+fn plugin(challenge: &DnsChallenge, plugins: &Plugins) -> anyhow::Result<Option<Arc<Plugin>>> {
+    let name = challenge.provider.as_str();
+    dns01::refuse(name)?;
+    if name == Rfc2136::NAME {
+        return Ok(None);
+    }
     let entry = plugins.find(name).ok_or_else(|| {
         anyhow!("there is no DNS provider `{name}`: `weir plugins` lists those there are, and a file `{name}.wasm` in the plugin folder would be one")
     })?;
     let problem = || anyhow!("{}", entry.problem.as_deref().unwrap_or("it has not been compiled"));
-    entry.plugin.clone().ok_or_else(problem).with_context(|| format!("the DNS provider `{name}` cannot be used"))
+    let plugin = entry.plugin.clone().ok_or_else(problem);
+    plugin.map(Some).with_context(|| format!("the DNS provider `{name}` cannot be used"))
 }
 
 async fn rfc2136(variables: &Variables) -> anyhow::Result<Rfc2136> {

@@ -1,5 +1,6 @@
 //! `weir plugin check`: what a component is, wants and weighs, and whether a configuration suits it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use super::table::{row, size, time};
 use super::{line, refusal, report};
 use crate::command::check::Report;
 use crate::config::plain;
-use crate::plugin::{Configured, Instances, Kind, Plugin, option};
+use crate::plugin::{Configured, Instances, Kind, Plugin, Variables, option};
 
 /// Interfaces of `weir:plugin` that an administrator grants, and the key below `plugins.settings.NAME` for each.
 const GRANTS: [(&str, &str); 4] =
@@ -65,8 +66,14 @@ enum Tried {
     Instance(Instance),
     /// No options were named, or a secret is missing, and that does not suit it, as it says.
     NeedsOptions(Vec<String>),
-    /// A DNS provider is set up by variables, which are not for a check to use.
-    NotPossible,
+    /// A DNS provider with what the environment has.
+    Provider {
+        propagation_timeout_seconds: u64,
+        polling_interval_seconds: u64,
+        sequential: bool,
+    },
+    /// The same, where that does not suit it, as it says.
+    NeedsVariables(String),
 }
 
 #[derive(Serialize)]
@@ -93,7 +100,7 @@ pub(super) async fn check(asked: &Check) -> anyhow::Result<Report> {
 
 async fn tried(subject: &Subject, asked: &Check, log: &Log) -> Result<Tried, Report> {
     if subject.plugin.kind() == Kind::DnsProvider && asked.config.is_none() {
-        return Ok(Tried::NotPossible);
+        return Ok(tried_provider(subject).await);
     }
     let step = match subject.configure(asked.config.as_ref()).await {
         Ok(step) => step,
@@ -107,6 +114,18 @@ async fn tried(subject: &Subject, asked: &Check, log: &Log) -> Result<Tried, Rep
     let start_microseconds = began.elapsed().as_micros();
     let memory_bytes = memory.map_err(|error| refusal(format!("error: {error:#}\n")))?;
     Ok(Tried::Instance(Instance { memory_bytes, start_microseconds, plan: plan(&step.configured) }))
+}
+
+async fn tried_provider(subject: &Subject) -> Tried {
+    let variables = Variables::new(BTreeMap::new(), std::env::vars_os());
+    match subject.host.provider(&subject.plugin, variables).await {
+        Ok(provider) => Tried::Provider {
+            propagation_timeout_seconds: provider.timing().propagation_timeout.as_secs(),
+            polling_interval_seconds: provider.timing().polling_interval.as_secs(),
+            sequential: provider.timing().sequential,
+        },
+        Err(error) => Tried::NeedsVariables(format!("{error:#}")),
+    }
 }
 
 fn checked(file: &Path, subject: &Subject, configured: Tried, log: Vec<Line>) -> Checked {
@@ -178,7 +197,9 @@ fn text(checked: &Checked) -> String {
     let guards = if checked.guards { ", decides who may pass" } else { "" };
     row(&mut text, "kind", [format!("{} for weir:plugin {}{filter}{guards}", checked.kind, checked.interface_version)]);
     row(&mut text, "imports", import_lines(checked));
-    row(&mut text, "options", options(&checked.schema));
+    if checked.kind == Kind::Middleware.to_string() {
+        row(&mut text, "options", options(&checked.schema));
+    }
     row(&mut text, "files", checked.files.iter().map(|pointer| option(pointer)));
     row(
         &mut text,
@@ -218,7 +239,14 @@ fn text(checked: &Checked) -> String {
                 "give it its options with --config, and its secrets as variables, to see the plan and an instance";
             row(&mut text, "not started", why.iter().map(String::as_str).chain([give]));
         }
-        Tried::NotPossible => row(&mut text, "not tried", ["its `init`, which needs the values of its variables"]),
+        Tried::Provider { propagation_timeout_seconds, polling_interval_seconds, sequential } => {
+            let at_once = if *sequential { "; one challenge at a time" } else { "" };
+            let looks = format!("looks for a record for {propagation_timeout_seconds} s");
+            row(&mut text, "timing", [format!("{looks}, every {polling_interval_seconds} s{at_once}")]);
+        }
+        Tried::NeedsVariables(why) => {
+            row(&mut text, "not started", [why.as_str(), "give it its variables in the environment to see it start"]);
+        }
     }
     row(&mut text, "log", checked.log.iter().map(ToString::to_string));
     text
