@@ -101,10 +101,99 @@ async fn a_file_takes_the_place_of_a_built_in_plugin() {
     proxy.folder.write("plugins/redirectScheme.wasm", guest("stamps").await);
     eventually("the file", async || proxy.get("http://a.example/").await.header("x-stamp") == "1.0.0").await;
     assert_eq!(proxy.status("http://a.example/").await, 200);
+    let problems = proxy.problems();
+    let warning = "redirectScheme.wasm` takes the place of the built-in plugin `redirectScheme`";
+    assert!(matches!(&problems[..], [problem] if problem.contains(warning)), "{problems:?}");
 
     // A broken one does not: the built-in plugin is better than nothing.
     proxy.folder.remove("plugins/redirectScheme.wasm");
     eventually("the built-in plugin", async || proxy.status("http://a.example/").await == 302).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_removed_serves_on_and_is_listed() {
+    let backend = Backend::saying("hello").await;
+    let proxy = proxy_with(&[("stamps", &guest("stamps").await)], "{plugin: {stamps: {}}}", &backend).await;
+    proxy.folder.remove("plugins/stamps.wasm");
+    eventually("a problem", async || !proxy.problems().is_empty()).await;
+    assert_eq!(proxy.get("http://a.example/").await.header("x-stamp"), "1.0.0");
+    let plugin = listed(&proxy, "stamps").await;
+    assert_eq!((&plugin["status"], &plugin["usedBy"]), (&json!("warning"), &json!(["m@file"])));
+    let gone = "its file is gone; it serves on until its middlewares change or weir starts again";
+    assert_eq!(plugin["problems"][0]["message"], gone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_nothing_comes_of_are_warned_about() {
+    let folder = Folder::new();
+    folder.write("plugins/stamps.wasm", guest("stamps").await);
+    // A name of a built-in plugin says that a file may take its place.
+    folder.write("plugins/basicAuth.wasm", guest("stamps").await);
+    let settings =
+        "stmps: {limits: {cpu: 1ms}}, Stamps: {limits: {cpu: 1s}}, basicauth: {}, httpreq: {allow: {shared: true}}";
+    let settings = format!("{INSTALL}plugins: {{directory: $DIR/plugins, settings: {{{settings}}}}}\n");
+    let route = "http: {middlewares: {m: {plugin: {stamps: {}}}}}";
+    folder.write("routing/a.yaml", route);
+    let proxy = Proxy::start_in(folder, &settings).await;
+    let problems = proxy.problems();
+    assert!(
+        matches!(&problems[..], [one] if one.contains("plugins.settings.stmps: there is no plugin `stmps`")
+            && one.contains("did you mean `stamps`?")),
+        "{problems:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_named_must_be_there() {
+    let proxy = Proxy::start(&format!("{INSTALL}plugins: {{directory: $DIR/plugin}}\n"), &[]).await;
+    let problems = proxy.problems();
+    assert!(matches!(&problems[..], [one] if one.contains("plugins.directory: there is no folder `")), "{problems:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_middleware_that_is_not_called_for_a_while_says_so() {
+    let backend = Backend::saying("hello").await;
+    let proxy = with_misbehaving("traps", &backend).await;
+    let trap = async || proxy.send(Request::get("http://a.example/").header("x-trap", "1")).await.status;
+    for _ in 0..5 {
+        assert_eq!(trap().await, 500);
+    }
+    assert_eq!(trap().await, 503);
+    let middleware = async || proxy.get("http://admin.example/api/http/middlewares/m@file").await.json();
+    let said = middleware().await;
+    assert_eq!(said["status"], "warning");
+    let message = said["error"][0].as_str().unwrap_or_default();
+    assert!(
+        message.starts_with("the plugin `misbehaves` fails again and again, and is not called for another "),
+        "{said}"
+    );
+    let overview = proxy.get("http://admin.example/api/overview").await.json();
+    assert_eq!(overview["problems"][0]["key"], "m");
+    eventually("another call", async || proxy.status("http://a.example/").await == 200).await;
+    assert_eq!(middleware().await["status"], "enabled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_left_out_where_it_fails_is_in_the_log() {
+    let folder = Folder::new();
+    folder.write("plugins/misbehaves.wasm", guest("misbehaves").await);
+    folder.write("install.yaml", format!("{INSTALL}plugins: {{settings: {{misbehaves: {{onFailure: bypass}}}}}}\n"));
+    folder.write(
+        "routing/all.yaml",
+        "
+http:
+  routers:
+    a: {rule: \"Host(`a.example`)\", service: whoami@internal, middlewares: [m]}
+  middlewares:
+    m: {plugin: {misbehaves: {how: loops}}}
+",
+    );
+    let program = Program::start(folder.root(), &["--configFile=install.yaml"]);
+    let mut client = Client::plain(program.address("web").await).await;
+    assert_eq!(client.get("http://a.example/").await.status, 200);
+    let went_on = "a request went on without a middleware: plugin failed: `misbehaves`: it used up its CPU time for one call \
+        (`limits.cpu` is 50ms)";
+    program.prints(went_on).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,7 +206,8 @@ async fn a_broken_file_keeps_the_old_version_and_says_why() {
     for (bytes, reason) in [
         (&b"PK\x03\x04 not this"[..], "it is not WebAssembly, or not all of it has been copied yet"),
         (&core_module[..], "it is a core WebAssembly module and not a component: build it for wasm32-wasip2"),
-        (&stamps[..stamps.len() / 2], "compiling it"),
+        (&stamps[..stamps.len() / 2], "it ends in the middle: it is not whole, or not all of it has been copied yet"),
+        (&[&stamps[..], b"\x01\x03abc"].concat(), "compiling it"),
         (b"", "it is not WebAssembly, or not all of it has been copied yet"),
         (&guest("fetches").await, "it may not use `fetch`: to allow it, write `plugins: {settings: {stamps: {allow: "),
     ] {
@@ -254,7 +344,7 @@ async fn a_plugin_that_never_was_good_closes_its_route() {
     assert_eq!(
         message,
         "it may not use `fetch`: to allow it, write `plugins: {settings: {fetches: {allow: {fetch: \
-         [\"https://host.example\"]}}}}` into the install file with the origins that it may reach"
+         [\"https://host.example\"]}}}}` into the install file with the origins that it may reach, and start weir again"
     );
 }
 

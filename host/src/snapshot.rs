@@ -5,6 +5,8 @@
 
 mod certificates;
 mod middlewares;
+mod plugins;
+mod providers;
 mod routers;
 mod services;
 mod versions;
@@ -119,7 +121,8 @@ impl Snapshot {
         let mut items = Items { problems: file_problems, ..Items::default() };
         versions::settle(&mut sources, &mut items.files).await;
         let Sources { install, routing, plugins, acme, previous, .. } = &sources;
-        items.problems.extend(plugin_problems(plugins));
+        items.problems.extend(plugins::problems(install, plugins, sources.plugin_directory));
+        items.problems.extend(providers::problems(&sources).await);
         middlewares::build(&sources, &mut items).await;
         services::build(install, routing, &previous.items, &mut items);
         let hosts = routers::build(&sources, &mut items).await;
@@ -279,14 +282,4 @@ fn did_you_mean<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> Opti
     let close = names.map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate));
     let (distance, nearest) = close.min()?;
     (distance <= name.len().div_ceil(3)).then(|| format!("did you mean `{nearest}`?"))
-}
-
-fn plugin_problems(plugins: &Plugins) -> Vec<Problem> {
-    let broken = plugins.iter().filter_map(|entry| {
-        let problem = entry.problem.as_ref()?;
-        let kept = if entry.plugin.is_some() { "; its last good version serves on" } else { "" };
-        let message = format!("the plugin `{}` in `{}` cannot be used: {problem}{kept}", entry.name, entry.origin);
-        Some(Problem::error("", message))
-    });
-    broken.collect()
 }

@@ -2,6 +2,7 @@
 //!
 //! Beyond Traefik's: `problems` with places and help, `stale`, and `/api/plugins`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -110,7 +111,8 @@ fn overview(admin: &Admin, snapshot: &Snapshot) -> Value {
     let items = &snapshot.items;
     let none = json!({ "total": 0, "warnings": 0, "errors": 0 });
     let failed = certificates::problems(admin);
-    let problems: Vec<&Problem> = items.all_problems().chain(&failed).collect();
+    let open: Vec<_> = items.middlewares.iter().filter_map(|(name, status)| open_breaker(name, status)).collect();
+    let problems: Vec<&Problem> = items.all_problems().chain(&failed).chain(&open).collect();
     json!({
         "http": {
             "routers": counts(&routers(items)),
@@ -272,8 +274,11 @@ fn services(items: &Items) -> Vec<Value> {
         value["usedBy"] = json!(used.get(&with_provider(name)));
         without_nulls(value)
     });
+    // As in Traefik, what the install file can turn on is listed where a router leads to it.
+    let prometheus = used.contains_key(Internal::Prometheus.name()).then_some(Internal::Prometheus);
     let internal = [Internal::Api, Internal::Dashboard, Internal::Ping, Internal::Whoami, Internal::Noop];
-    let internal = internal.into_iter().map(|service| {
+    let internal = internal.into_iter().chain(prometheus);
+    let internal = internal.map(|service| {
         without_nulls(json!({
             "name": service.name(),
             "provider": "internal",
@@ -297,11 +302,33 @@ fn middlewares(items: &Items) -> Vec<Value> {
             (_, Some(routing::Middleware::Plugin { name, .. })) => json!({ "type": name.to_lowercase() }),
             (_, None) => json!({}),
         };
+        let status = &with_breaker(name, status);
         let mut value = item_json(name, status, status.serves.is_some(), details);
         value["usedBy"] = json!(used.get(&with_provider(name)));
         without_nulls(value)
     });
     values.collect()
+}
+
+/// With the problem that a middleware is not called for a while, if that is so.
+fn with_breaker<'a>(
+    name: &str,
+    status: &'a Status<routing::Middleware, Middleware>,
+) -> Cow<'a, Status<routing::Middleware, Middleware>> {
+    let Some(problem) = open_breaker(name, status) else { return Cow::Borrowed(status) };
+    let mut status = status.clone();
+    status.problems.push(problem);
+    Cow::Owned(status)
+}
+
+fn open_breaker(name: &str, status: &Status<routing::Middleware, Middleware>) -> Option<Problem> {
+    let Some(Middleware::Plugin(configured)) = &status.serves else { return None };
+    let seconds = configured.open_for()?.as_secs_f64().ceil();
+    let message = format!(
+        "the plugin `{}` fails again and again, and is not called for another {seconds} s: the log says why",
+        configured.plugin.name
+    );
+    Some(Problem::error(name, message))
 }
 
 /// The configuration as the file has it: what the host has put in the place of file names stays the plugin's.

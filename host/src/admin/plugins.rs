@@ -1,5 +1,7 @@
 //! `/api/plugins`: what there is, what each may use, and what it has cost on each router.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::Admin;
@@ -15,7 +17,19 @@ pub(super) fn list(admin: &Admin, snapshot: &Snapshot) -> Vec<Value> {
         |entry: &plugin::Entry| usages.iter().filter(|usage| usage.plugin == entry.name).map(AsRef::as_ref).collect();
     let providers = admin.acme.providers();
     let by = |entry: &plugin::Entry| providers.iter().filter(|used| *used.provider == *entry.name).collect::<Vec<_>>();
-    snapshot.plugins.iter().map(|entry| plugin_json(entry, &snapshot.items, of(entry), &by(entry))).collect()
+    let entries = entries(snapshot);
+    entries.iter().map(|entry| plugin_json(entry, &snapshot.items, of(entry), &by(entry))).collect()
+}
+
+/// All there are, and what serves on without a file.
+pub(super) fn entries(snapshot: &Snapshot) -> Vec<plugin::Entry> {
+    let serving = snapshot.items.middlewares.values().filter_map(|status| match &status.serves {
+        Some(Middleware::Plugin(configured)) => Some(&configured.plugin),
+        _ => None,
+    });
+    let gone = serving.filter(|plugin| snapshot.plugins.find(&plugin.name).is_none());
+    let gone: BTreeMap<_, _> = gone.map(|plugin| (&plugin.name, plugin::Entry::gone(plugin))).collect();
+    snapshot.plugins.iter().cloned().chain(gone.into_values()).collect()
 }
 
 fn plugin_json(entry: &plugin::Entry, items: &Items, usages: Vec<&Usage>, resolvers: &[&ProviderUse]) -> Value {

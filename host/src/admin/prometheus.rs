@@ -85,7 +85,8 @@ fn calls(exposition: &mut Exposition, usages: &[Arc<Usage>]) {
 
 /// Of the plugins that middlewares are made of.
 fn instances(exposition: &mut Exposition, snapshot: &Snapshot) {
-    let of_each = snapshot.plugins.iter().map(|entry| (&*entry.name, plugins::configured(entry, &snapshot.items)));
+    let entries = plugins::entries(snapshot);
+    let of_each = entries.iter().map(|entry| (&*entry.name, plugins::configured(entry, &snapshot.items)));
     let used = of_each.filter(|(_, configured)| !configured.is_empty());
     let held: Vec<_> = used.map(|(name, configured)| (name, plugins::held(&configured))).collect();
     let mut family = exposition.gauge("weir_plugin_instances", "Instances of a plugin, idle ones too.");

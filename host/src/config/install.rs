@@ -75,6 +75,11 @@ impl Install {
     pub fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
         Problem::error(path, message).at(self.place(path))
     }
+
+    /// The same where it serves all the same.
+    pub fn warning(&self, path: &str, message: impl Into<String>) -> Problem {
+        Problem::warning(path, message).at(self.place(path))
+    }
 }
 
 /// `global`.

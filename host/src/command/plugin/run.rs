@@ -17,8 +17,7 @@ use super::{line, refusal, report};
 use crate::command;
 use crate::command::check::Report;
 use crate::http::Failure;
-use crate::plugin::{Exchange, Host, Instances, RequestVerdict, Step};
-use crate::telemetry::Exposition;
+use crate::plugin::{Exchange, Instances, RequestVerdict, Step};
 
 #[derive(Serialize)]
 struct Ran {
@@ -106,7 +105,7 @@ async fn requests(subject: &Subject, step: &Step, asked: &Run, log: &Log) -> Res
         last = phases(&instances, step, &template, log).await?;
         replies += u32::from(last.replied());
     }
-    Ok(Ran { start_nanoseconds, requests: asked.times, replies, last, metrics: counted(&subject.host) })
+    Ok(Ran { start_nanoseconds, requests: asked.times, replies, last, metrics: subject.host.metrics().samples() })
 }
 
 async fn phases(instances: &Instances, step: &Step, template: &Template<'_>, log: &Log) -> Result<Last, Report> {
@@ -187,14 +186,6 @@ const fn phase(verdict: Verdict, nanoseconds: Option<u128>, message: Vec<Line>) 
 
 fn verdict(message: &[Line]) -> Verdict {
     if message.iter().any(Line::is_change) { Verdict::Edit } else { Verdict::Pass }
-}
-
-/// The samples alone, without the classes of histograms.
-fn counted(host: &Host) -> Vec<String> {
-    let mut exposition = Exposition::default();
-    host.metrics().write(&mut exposition);
-    let is_shown = |line: &&str| !line.starts_with('#') && !line.contains("_bucket{") && !line.ends_with(" 0");
-    exposition.into_text().lines().filter(is_shown).map(str::to_owned).collect()
 }
 
 /// After what went well before.
