@@ -31,7 +31,7 @@
 //! | works long in `init` | `life::an_instance_that_is_made_for_a_call_is_paid_from_the_share` |
 //! | traps in `init` | `life::an_instance_that_cannot_start_is_tried_again`, `plugins::a_configuration_that_a_plugin_refuses_closes_its_route` |
 //! | never ends `init` | `life::an_init_without_end_leaves_the_version_before` |
-//! | is hard to compile, or huge | `life::what_takes_too_much_to_compile_leaves_the_version_before` |
+//! | is hard to compile, or huge | `life::what_takes_too_much_to_compile_leaves_the_version_before`, `life::what_is_being_compiled_holds_up_no_other_change` |
 //! | is no plugin, or one of another world | `life::what_is_no_plugin_leaves_the_version_before`, `plugins::a_broken_file_keeps_the_old_version_and_says_why` |
 //! | is copied slowly | `plugins::a_half_copied_file_is_not_loaded` |
 //! | is swapped all the time | `life::swaps_under_load_lose_nothing`; `tests/load/swap.py` does it a thousand times |

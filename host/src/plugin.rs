@@ -44,6 +44,7 @@ use http::Uri;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
@@ -52,10 +53,10 @@ use self::bindings::dns_provider::DnsProviderPre;
 use self::bindings::filter::FilterIndices;
 use self::bindings::middleware::MiddlewarePluginPre;
 use self::breaker::{Breaker, Share};
-use self::cache::Cache;
+use self::cache::{Cache, Code};
 pub use self::compiler::{COMMAND as COMPILE, compile_here};
 pub use self::edit::{FixedEdit, HeaderEdit, Plan};
-pub use self::found::{Entry, Plugins, Wanted};
+pub use self::found::{Compiled, Entry, Plugins, Wanted};
 use self::grants::{Exchanges, Reach};
 pub use self::imports::Exchange;
 use self::imports::State;
@@ -100,8 +101,10 @@ pub struct Host {
     metrics: Arc<GuestMetrics>,
     /// What administrators have set, by plugin name in lower case; `None`: plugins may do all that they ask for.
     settings: Option<BTreeMap<String, PluginSettings>>,
-    /// Where exchanges of plugins run.
+    /// Where exchanges of plugins run, and what is compiled aside is waited for.
     control: Option<Handle>,
+    /// Something has been compiled aside.
+    compiled: Notify,
     /// Where calls run that run long.
     lane: Lane,
     next_id: AtomicU64,
@@ -219,6 +222,7 @@ impl Host {
             metrics: Arc::new(GuestMetrics::new(workers)),
             settings,
             control: Handle::try_current().ok(),
+            compiled: Notify::new(),
             lane,
             next_id: AtomicU64::new(0),
         });
@@ -229,6 +233,28 @@ impl Host {
     /// The directory of compiled components, if there is one.
     pub fn cache_directory(&self) -> Option<&Path> {
         self.cache.directory()
+    }
+
+    /// Returns when code is there, or refused, that a scan has left to be compiled.
+    pub async fn compiled(&self) {
+        self.compiled.notified().await;
+    }
+
+    /// Has a component compiled aside, if it has to be compiled.
+    fn code(self: &Arc<Self>, sha256: &str, bytes: &[u8], origin: &Origin) -> Code {
+        // What is no component is refused when it is loaded.
+        let Some(control) = self.control.as_ref().filter(|_| reject_what_is_none(bytes).is_ok()) else {
+            return Code::Ready;
+        };
+        let (code, is_new) = self.cache.code(sha256);
+        if is_new {
+            let (host, sha256, bytes, origin) = (Arc::clone(self), sha256.to_owned(), bytes.to_vec(), origin.clone());
+            control.spawn(async move {
+                host.cache.compile_aside(&sha256, &bytes, &origin).await;
+                host.compiled.notify_one();
+            });
+        }
+        code
     }
 
     /// Compiles (or takes from the cache) and checks a component. Runs its `describe`. Takes from milliseconds to

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::acme::{Acme, Shown};
 use crate::config::{Files, Install, Problem};
 use crate::entrypoint::Admission;
-use crate::plugin::{Host, Plugins, Wanted};
+use crate::plugin::{Compiled, Host, Plugins, Wanted};
 use crate::snapshot::{Snapshot, Sources};
 use crate::telemetry::{AccessLog, Metrics};
 use crate::watch::{Followed, Watch};
@@ -151,8 +151,10 @@ struct Reloader {
     acme: Arc<Acme>,
     plugin_directory: PathBuf,
     metrics: Option<Arc<Metrics>>,
-    /// Whether plugins that nothing uses are compiled too.
+    /// Whether built-in plugins that nothing uses are compiled too.
     every_plugin: bool,
+    /// What the next reload waits for.
+    compiled: Compiled,
 }
 
 impl Reloader {
@@ -171,7 +173,17 @@ impl Reloader {
         let entry_points = install.entry_points.keys();
         let metrics = install.prometheus().map(|config| Metrics::new(config, entry_points, listen::workers()));
         let install = Arc::new(install);
-        Ok(Self { live, install, files, host, acme, plugin_directory, metrics, every_plugin: false })
+        Ok(Self {
+            live,
+            install,
+            files,
+            host,
+            acme,
+            plugin_directory,
+            metrics,
+            every_plugin: false,
+            compiled: Compiled::All,
+        })
     }
 
     /// Goes on reloading on a thread of its own, and returns when that has read everything for the first time.
@@ -186,7 +198,9 @@ impl Reloader {
             // Followed first and read then, so that no change falls in between.
             let mut watch = self.watch();
             self.follow(&mut watch);
+            self.compiled = Compiled::Wanted;
             self.reload("started").await;
+            self.compiled = Compiled::None;
             // Whoever starts the proxy may have changed his mind.
             let _ = started.send(());
             self.run(watch, requests).await;
@@ -211,6 +225,7 @@ impl Reloader {
                     rested = Instant::now() + throttle;
                 }
                 () = self.acme.changed() => self.reload("certificates have changed").await,
+                () = self.host.compiled() => self.reload("a plugin has been compiled").await,
                 request = requests.recv() => {
                     let Some(done) = request else { return };
                     self.reload("reloaded").await;
@@ -233,7 +248,8 @@ impl Reloader {
             true => Wanted::All,
             false => Wanted::Named(Snapshot::used_plugins(&self.install, &routing)),
         };
-        let plugins = Plugins::scan(&self.host, &self.plugin_directory, &wanted, &previous.plugins).await;
+        let plugins =
+            Plugins::scan(&self.host, &self.plugin_directory, &wanted, self.compiled, &previous.plugins).await;
         let sources = Sources {
             install: &self.install,
             routing: &routing,

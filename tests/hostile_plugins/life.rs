@@ -11,11 +11,11 @@ use weir::snapshot::Middleware;
 
 use super::{Hostile, is_quiet};
 use crate::support::client::{Client, connect};
-use crate::support::eventually;
 use crate::support::folder::Folder;
 use crate::support::guests::guest;
 use crate::support::program::Program;
 use crate::support::proxy::INSTALL;
+use crate::support::{eventually, route};
 
 const GRANT: &str = "plugins: {settings: {hoards: {allow: {shared: true}}}}\n";
 /// How long the host may take until it gives up a plugin that does not begin, on a busy machine.
@@ -168,6 +168,33 @@ async fn what_takes_too_much_to_compile_leaves_the_version_before() {
     let bomb = bomb();
     let put = || hostile.proxy.folder.write("plugins/good.wasm", &bomb);
     is_refused(&hostile, "compiling it took more than", put).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_compiled_holds_up_no_other_change() {
+    const COMPILED: &str = "it is being compiled";
+
+    let hostile = replaced("").await;
+    let said = async || hostile.listed().await["problems"][0]["message"].clone();
+    hostile.proxy.folder.write("plugins/good.wasm", bomb());
+    eventually("a compilation", async || said().await == COMPILED).await;
+    hostile.proxy.write("more.yaml", &route("more", &hostile.backend.url()));
+    hostile.proxy.reload().await;
+    assert_eq!(hostile.proxy.get("http://more.example/").await.said(), (200, "hello"));
+    assert_eq!(said().await, COMPILED, "nobody has waited for it");
+    assert_eq!(hostile.ask(0).await.header("x-stamp"), "1.0.0");
+    assert_eq!(hostile.proxy.problems(), [""; 0]);
+
+    // A middleware that is made of what is not there yet.
+    hostile.proxy.folder.write("plugins/late.wasm", [bomb(), vec![0, 2, 1, b'x']].concat());
+    let late = route("late", &hostile.backend.url()).replace("service: late}", "service: late, middlewares: [late]}");
+    let late = late.replace("  services:", "  middlewares:\n    late: {plugin: {late: {}}}\n  services:");
+    hostile.proxy.write("late.yaml", &late);
+    let has = async |words: &str| hostile.proxy.problems().iter().any(|problem| problem.contains(words));
+    eventually("its coming", async || has("the plugin `late` is being compiled").await).await;
+    assert_eq!(hostile.proxy.status("http://late.example/").await, 503);
+    hostile.proxy.folder.write("plugins/late.wasm", guest("stamps").await);
+    eventually("its coming", async || hostile.proxy.status("http://late.example/").await == 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

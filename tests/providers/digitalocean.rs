@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
-use weir::plugin::{ErrorKind, Plugins, Provider, Wanted};
+use weir::plugin::{Compiled, ErrorKind, Plugins, Provider, Wanted};
 
 use super::{challenge, host, variables};
 use crate::support::backend::{Backend, Seen};
@@ -271,7 +271,8 @@ async fn provider(address: &str, more: &[(&str, &str)]) -> Provider {
 /// As a start finds it that wants nothing else.
 async fn plugin() -> Arc<weir::plugin::Plugin> {
     let wanted = Wanted::Named(BTreeSet::from(["digitalocean".to_owned()]));
-    let plugins = Plugins::scan(&host().await, Path::new("/missing"), &wanted, &Plugins::default()).await;
+    let plugins =
+        Plugins::scan(&host().await, Path::new("/missing"), &wanted, Compiled::All, &Plugins::default()).await;
     let compiled = plugins.iter().filter(|entry| entry.plugin.is_some()).count();
     assert_eq!(compiled, 1, "what is not wanted is not compiled");
     let entry = plugins.find("digitalocean").expect("it is built in");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tokio::sync::OnceCell;
-use weir::plugin::{Host, Plugins, Wanted};
+use weir::plugin::{Compiled, Host, Plugins, Wanted};
 
 use super::proxy;
 
@@ -47,7 +47,7 @@ pub(crate) async fn guest(name: &str) -> Vec<u8> {
         .get_or_init(async || {
             let folder = tokio::task::spawn_blocking(build).await.expect("the guests are built");
             let host = Host::new(Some(proxy::cache()), None, 1, &BTreeMap::new()).expect("a WebAssembly engine");
-            Plugins::scan(&host, &folder, &Wanted::All, &Plugins::default()).await;
+            Plugins::scan(&host, &folder, &Wanted::All, Compiled::All, &Plugins::default()).await;
             folder
         })
         .await;

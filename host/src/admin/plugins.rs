@@ -36,8 +36,9 @@ fn plugin_json(entry: &plugin::Entry, items: &Items, usages: Vec<&Usage>, resolv
     let plugin = entry.plugin.as_deref();
     let provider = plugin.filter(|plugin| plugin.kind() == Kind::DnsProvider).map(|plugin| &plugin.about);
     // Not even compiled: built in, and nothing names it.
-    let unused = plugin.is_none() && entry.problem.is_none();
-    let problem = entry.problem.as_ref().map(|message| json!([Problem::error("", message.as_str())]));
+    let unused = plugin.is_none() && entry.problem.is_none() && !entry.is_coming;
+    let coming = entry.is_coming.then(|| Problem::warning("", "it is being compiled"));
+    let problem = entry.problem.as_ref().map(|message| Problem::error("", message.as_str())).or(coming);
     let configured = configured(entry, items);
     let (instances, memory) = held(&configured);
     let mut all = Totals::default();
@@ -55,12 +56,12 @@ fn plugin_json(entry: &plugin::Entry, items: &Items, usages: Vec<&Usage>, resolv
         }),
         "variables": provider.map(|about| about.variables.iter().map(variable_json).collect::<Vec<_>>()),
         "origins": provider.map(|about| about.origins.iter().map(ToString::to_string).collect::<Vec<_>>()),
-        "status": match (plugin.is_some() || unused, entry.problem.is_some()) {
+        "status": match (plugin.is_some() || unused, problem.is_some()) {
             (true, false) => "enabled",
             (true, true) => "warning",
             (false, _) => "disabled",
         },
-        "problems": problem,
+        "problems": problem.map(|problem| vec![problem]),
         "usedBy": used_by(&configured, resolvers),
         "granted": plugin.filter(|plugin| plugin.kind() == Kind::Middleware).map(|plugin| plugin.policy.granted()),
         "instances": instances,

@@ -3,11 +3,13 @@
 //! `plugin` alone uses it. Loading machine code trusts its bytes, so the directory must be the user's own and closed to
 //! everybody else; what anybody supplies as a plugin is always compiled here.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::{DefaultHasher, RandomState};
 use std::fs;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -28,6 +30,20 @@ pub(super) struct Cache {
     compiler: Option<PathBuf>,
     /// Of the engine's version and settings, on which compiled code depends.
     engine: u64,
+    /// What is compiled aside, by the hash of the component; once that has failed, why.
+    aside: Mutex<BTreeMap<String, Option<String>>>,
+    /// One after the other: each takes half of the cores.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// Code that is wanted.
+pub(super) enum Code {
+    /// It can be had at once, or nobody else can make it.
+    Ready,
+    /// It is being compiled.
+    Coming,
+    /// It cannot be compiled, for this reason.
+    Refused(String),
 }
 
 impl Cache {
@@ -48,11 +64,59 @@ impl Cache {
         if let Some(directory) = &directory {
             forget_unused(directory, SystemTime::now());
         }
-        Self { directory, compiler, engine: hasher.finish() }
+        Self {
+            directory,
+            compiler,
+            engine: hasher.finish(),
+            aside: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
     pub(super) fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
+    }
+
+    /// Whether a component's code is at hand. If it is [`Code::Coming`] for the first time, somebody has to call
+    /// [`compile_aside`](Self::compile_aside): then the answer is `true`.
+    pub(super) fn code(&self, sha256: &str) -> (Code, bool) {
+        let Some((_, file)) = self.apart(sha256) else { return (Code::Ready, false) };
+        let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        match aside.remove(sha256) {
+            Some(Some(reason)) => (Code::Refused(reason), false),
+            None if file.exists() => (Code::Ready, false),
+            running => {
+                aside.insert(sha256.to_owned(), None);
+                (Code::Coming, running.is_none())
+            }
+        }
+    }
+
+    /// Compiles what [`code`](Self::code) has said to be coming.
+    pub(super) async fn compile_aside(&self, sha256: &str, bytes: &[u8], origin: &Origin) {
+        let _turn = self.turn.lock().await;
+        let compiled = match self.apart(sha256) {
+            Some((program, file)) if is_still_there(origin, bytes).await => {
+                compiled_apart(program, bytes, &file, origin).await
+            }
+            _ => Ok(()),
+        };
+        let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        match compiled {
+            // Without a process it is compiled by whoever loads it.
+            Err(error) if !error.is::<NotRun>() => drop(aside.insert(sha256.to_owned(), Some(format!("{error:#}")))),
+            _ => drop(aside.remove(sha256)),
+        }
+    }
+
+    /// Where components are compiled in a process of its own, with that program: into this file.
+    fn apart(&self, sha256: &str) -> Option<(&Path, PathBuf)> {
+        Some((self.compiler.as_deref()?, self.file(sha256)?))
+    }
+
+    fn file(&self, sha256: &str) -> Option<PathBuf> {
+        let directory = self.directory.as_ref()?;
+        Some(directory.join(format!("{sha256}-{:016x}.cwasm", self.engine)))
     }
 
     /// What somebody has dropped in is compiled in a process of its own.
@@ -63,20 +127,17 @@ impl Cache {
         bytes: &[u8],
         origin: &Origin,
     ) -> anyhow::Result<Component> {
-        let file =
-            self.directory.as_ref().map(|directory| directory.join(format!("{sha256}-{:016x}.cwasm", self.engine)));
+        let file = self.file(sha256);
         if let Some(component) = file.as_ref().and_then(|file| stored(engine, file)) {
             return Ok(component);
         }
-        if let (Some(program), Some(file), Origin::File(component)) = (&self.compiler, &file, origin) {
-            // Some take a minute, and what was written waits for it.
-            tracing::info!("compiling `{}`", component.display());
-            match compiled_apart(program, bytes, file).await {
+        if let (Some((program, file)), Origin::File(_)) = (self.apart(sha256), origin) {
+            match compiled_apart(program, bytes, &file, origin).await {
                 Err(error) if error.is::<NotRun>() => tracing::debug!("a plugin is compiled here: {error:#}"),
                 Err(error) => return Err(error),
                 // One of another version compiles for another engine.
                 Ok(()) => {
-                    if let Some(component) = stored(engine, file) {
+                    if let Some(component) = stored(engine, &file) {
                         return Ok(component);
                     }
                 }
@@ -92,8 +153,18 @@ impl Cache {
     }
 }
 
+/// Whoever writes one version after the other waits for the last one alone.
+async fn is_still_there(origin: &Origin, bytes: &[u8]) -> bool {
+    match origin {
+        Origin::File(path) => tokio::fs::read(path).await.is_ok_and(|now| now == bytes),
+        Origin::BuiltIn => true,
+    }
+}
+
 /// Leaves the file when it is whole.
-async fn compiled_apart(program: &Path, component: &[u8], file: &Path) -> anyhow::Result<()> {
+async fn compiled_apart(program: &Path, component: &[u8], file: &Path, origin: &Origin) -> anyhow::Result<()> {
+    // Some take a minute.
+    tracing::info!("compiling `{origin}`");
     let temporary = file.with_extension(format!("{:016x}.tmp", unique()));
     let compiled = compiler::compile(program.to_owned(), component.to_vec(), temporary.clone()).await;
     let kept = compiled.and_then(|()| fs::rename(&temporary, file).context("keeping what was compiled"));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::{anyhow, bail};
 use sha2::{Digest, Sha256};
 
+use super::cache::Code;
 use super::{BUILT_IN, COMPONENT_BYTES_AT_MOST, Host, Origin, Plugin, hexadecimal};
 use crate::config::reason;
 
@@ -29,6 +30,8 @@ pub struct Entry {
     pub plugin: Option<Arc<Plugin>>,
     /// Another version, which has not been taken yet: see [`Plugins::settle`].
     newer: Option<Arc<Plugin>>,
+    /// The file is being compiled; `plugin`, if any, is the version before.
+    pub is_coming: bool,
     /// Why the file could not be used; `plugin`, if any, is then its last good version.
     pub problem: Option<String>,
     /// Of the newest bytes.
@@ -42,9 +45,26 @@ pub enum Wanted {
     Named(BTreeSet<String>),
 }
 
+/// What a scan waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compiled {
+    /// The code of all files.
+    All,
+    /// That of the files that are wanted. [`Host::compiled`] says when there is more.
+    Wanted,
+    /// None: what is there goes on.
+    None,
+}
+
 impl Plugins {
     /// The built-in plugins, and those in `directory` if it exists. What `previous` had already is not compiled again.
-    pub async fn scan(host: &Arc<Host>, directory: &Path, wanted: &Wanted, previous: &Self) -> Self {
+    pub async fn scan(
+        host: &Arc<Host>,
+        directory: &Path,
+        wanted: &Wanted,
+        compiled: Compiled,
+        previous: &Self,
+    ) -> Self {
         let mut found = Self::default();
         for (name, bytes) in BUILT_IN {
             if wanted.includes(name) || previous.find(name).is_some_and(|known| known.plugin.is_some()) {
@@ -59,7 +79,14 @@ impl Plugins {
             };
             let read = read_component(&file);
             match read {
-                Ok(bytes) => found.add(host, previous, &name, &bytes, Origin::File(file)).await,
+                Ok(bytes) => {
+                    let waits = match compiled {
+                        Compiled::All => true,
+                        Compiled::Wanted => wanted.includes(&name),
+                        Compiled::None => false,
+                    };
+                    found.add_file(host, previous, &name, &bytes, file, waits).await;
+                }
                 Err(error) => {
                     let entry = Entry::new(&name, Origin::File(file), String::new());
                     found.keep(previous, entry, format!("{error:#}"));
@@ -89,6 +116,35 @@ impl Plugins {
             entry.plugin = entry.newer.take();
         }
         entry.problem = refusal;
+    }
+
+    /// The same of a file, whose code may come later.
+    async fn add_file(
+        &mut self,
+        host: &Arc<Host>,
+        previous: &Self,
+        name: &str,
+        bytes: &[u8],
+        file: PathBuf,
+        waits: bool,
+    ) {
+        let origin = Origin::File(file);
+        let sha256 = hexadecimal(&Sha256::digest(bytes));
+        let is_known = previous.find(name).is_some_and(|known| known.sha256 == sha256 && known.origin == origin);
+        if waits || is_known {
+            return self.add(host, previous, name, bytes, origin).await;
+        }
+        match host.code(&sha256, bytes, &origin) {
+            Code::Ready => self.add(host, previous, name, bytes, origin).await,
+            Code::Refused(problem) => self.keep(previous, Entry::new(name, origin, sha256), problem),
+            Code::Coming => {
+                let known = previous.find(name).or_else(|| self.find(name)).cloned();
+                // Without a hash it is looked at again.
+                let entry = Entry::new(name, origin, String::new());
+                let plugin = known.and_then(|known| known.plugin);
+                self.insert(Entry { plugin, is_coming: true, ..entry });
+            }
+        }
     }
 
     async fn add(&mut self, host: &Arc<Host>, previous: &Self, name: &str, bytes: &[u8], origin: Origin) {
@@ -122,7 +178,7 @@ impl Plugins {
 
 impl Entry {
     fn new(name: &str, origin: Origin, sha256: String) -> Self {
-        Self { name: name.into(), origin, plugin: None, newer: None, problem: None, sha256 }
+        Self { name: name.into(), origin, plugin: None, newer: None, is_coming: false, problem: None, sha256 }
     }
 
     /// What middlewares are made of though its file is gone.

@@ -134,7 +134,11 @@ fn loaded(
     };
     let Some(plugin) = &entry.plugin else {
         let reason = entry.problem.as_deref().unwrap_or("it was never loaded");
-        return Err(item.problem(key, format!("the plugin `{name}` cannot be used: {reason}")));
+        let problem = match entry.is_coming {
+            true => format!("the plugin `{name}` is being compiled"),
+            false => format!("the plugin `{name}` cannot be used: {reason}"),
+        };
+        return Err(item.problem(key, problem));
     };
     plugin.must_be(Kind::Middleware).map_err(|error| item.problem(key, error.to_string()))?;
     Ok(Arc::clone(plugin))
