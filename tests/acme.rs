@@ -435,6 +435,24 @@ async fn a_provider_s_plugin_is_replaced_by_one_that_can_do_its_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_comes_after_an_order_has_failed_is_tried_at_once() {
+    let site = Site::new(|_| {}).await;
+    let provider = DigitalOcean::start("example.org", Arc::clone(&site.dns)).await;
+    let folder = Folder::new();
+    folder.write("token", format!("{TOKEN}\n"));
+    let options = by_dns(&site, &provider).replace("provider: digitalocean", "provider: ours");
+    let proxy = site.proxy_in(folder, &options, &router("Host(`a.example.org`)", "")).await;
+    let words = "there is no DNS provider `ours`";
+    assert!(proxy.problems()[0].contains(words), "{:?}", proxy.problems());
+    let failed = async || proxy.get("https://api.example.org/api/certificates").await.text().contains(words);
+    eventually("an order that fails", failed).await;
+
+    proxy.folder.write("plugins/ours.wasm", built_in("digitalocean").expect("it is built in"));
+    eventually("a certificate", async || names(&proxy, "a.example.org").await == ["DNSName(a.example.org)"]).await;
+    assert_eq!(proxy.problems(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_step_it_leaves_a_whole_file_and_no_record() {
     let rounds: u64 = std::env::var("KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(8);
     let article = Article::new(Delay::None).await;

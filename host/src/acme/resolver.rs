@@ -80,6 +80,8 @@ pub(super) struct Resolver {
     surroundings: Arc<Surroundings>,
     wish: watch::Sender<Wish>,
     running: Mutex<BTreeSet<Identity>>,
+    /// The version of the DNS provider with which an order has failed before the CA has looked, if there was one.
+    failed_with: Mutex<BTreeMap<Identity, Option<String>>>,
     /// When to ask for advice about certificates for which the CA had none.
     ask_again: Mutex<BTreeMap<Identity, Timestamp>>,
 }
@@ -153,6 +155,7 @@ impl Resolver {
             surroundings: Arc::clone(surroundings),
             wish: watch::Sender::default(),
             running: Mutex::default(),
+            failed_with: Mutex::default(),
             ask_again: Mutex::default(),
         };
         Ok((resolver, warnings))
@@ -203,6 +206,7 @@ impl Resolver {
                 }
                 self.forget_unwanted(&certificates);
                 for wanted in certificates {
+                    self.try_another_version(&wanted.identity(), &plugins);
                     match self.due(&wanted) {
                         Due::Running => {}
                         Due::At(time) if time > self.now() => wake = earliest(wake, time),
@@ -261,6 +265,15 @@ impl Resolver {
         }
     }
 
+    /// Another version of the DNS provider than the one that has failed need not wait.
+    fn try_another_version(&self, identity: &Identity, plugins: &Plugins) {
+        let mut failed_with = locked(&self.failed_with);
+        if failed_with.get(identity).is_some_and(|version| *version != self.solvers.version(plugins)) {
+            failed_with.remove(identity);
+            self.update(|state| state.progress_mut(&self.name, identity).next_attempt = None);
+        }
+    }
+
     /// When something is to be done about a certificate.
     fn due(&self, wanted: &Wanted) -> Due {
         let identity = wanted.identity();
@@ -303,7 +316,12 @@ impl Resolver {
                 self.surroundings.changed.notify_one();
             }
             Ok(Done::Nothing) => {}
-            Err(failure) => self.note(&identity, &wanted, &failure),
+            Err(failure) => {
+                if matches!(failure.kind, Kind::Presentation | Kind::Settings) {
+                    locked(&self.failed_with).insert(identity.clone(), self.solvers.version(&plugins));
+                }
+                self.note(&identity, &wanted, &failure);
+            }
         }
         locked(&self.running).remove(&identity);
     }

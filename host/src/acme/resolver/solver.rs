@@ -83,6 +83,12 @@ impl Solvers {
         })
     }
 
+    /// The hash of the plugin that it would call now.
+    pub(super) fn version(&self, plugins: &Plugins) -> Option<String> {
+        let challenge = self.options.dns_challenge.as_ref()?;
+        Some(plugins.find(&challenge.provider)?.plugin.as_ref()?.sha256.clone())
+    }
+
     async fn dns01(&self, plugins: &Plugins) -> anyhow::Result<Arc<Dns01>> {
         let Some(options) = &self.options.dns_challenge else {
             return Err(anyhow!("there is no `dnsChallenge`"));
