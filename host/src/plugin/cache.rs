@@ -30,10 +30,18 @@ pub(super) struct Cache {
     compiler: Option<PathBuf>,
     /// Of the engine's version and settings, on which compiled code depends.
     engine: u64,
-    /// What is compiled aside, by the hash of the component; once that has failed, why.
-    aside: Mutex<BTreeMap<String, Option<String>>>,
+    /// What is compiled aside, or has failed to be, by the hash of the component.
+    aside: Mutex<BTreeMap<String, Aside>>,
     /// One after the other: each takes half of the cores.
     turn: tokio::sync::Mutex<()>,
+}
+
+/// Of what was compiled well there is nothing left to say.
+enum Aside {
+    Running,
+    Refused(String),
+    /// There was no process to compile it in.
+    NotRun,
 }
 
 /// Code that is wanted.
@@ -82,12 +90,18 @@ impl Cache {
     pub(super) fn code(&self, sha256: &str) -> (Code, bool) {
         let Some((_, file)) = self.apart(sha256) else { return (Code::Ready, false) };
         let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
-        match aside.remove(sha256) {
-            Some(Some(reason)) => (Code::Refused(reason), false),
+        match aside.get(sha256) {
+            Some(Aside::Running) => (Code::Coming, false),
+            Some(Aside::NotRun) => (Code::Ready, false),
+            Some(Aside::Refused(reason)) => {
+                let refused = Code::Refused(reason.clone());
+                aside.remove(sha256);
+                (refused, false)
+            }
             None if file.exists() => (Code::Ready, false),
-            running => {
-                aside.insert(sha256.to_owned(), None);
-                (Code::Coming, running.is_none())
+            None => {
+                aside.insert(sha256.to_owned(), Aside::Running);
+                (Code::Coming, true)
             }
         }
     }
@@ -103,10 +117,10 @@ impl Cache {
         };
         let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
         match compiled {
-            // Without a process it is compiled by whoever loads it.
-            Err(error) if !error.is::<NotRun>() => drop(aside.insert(sha256.to_owned(), Some(format!("{error:#}")))),
-            _ => drop(aside.remove(sha256)),
-        }
+            Ok(()) => aside.remove(sha256),
+            Err(error) if error.is::<NotRun>() => aside.insert(sha256.to_owned(), Aside::NotRun),
+            Err(error) => aside.insert(sha256.to_owned(), Aside::Refused(format!("{error:#}"))),
+        };
     }
 
     /// Where components are compiled in a process of its own, with that program: into this file.
