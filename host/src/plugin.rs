@@ -24,6 +24,7 @@ mod limits;
 mod metrics;
 mod policy;
 mod pool;
+mod preamble;
 mod provider;
 mod said;
 mod shared;
@@ -81,8 +82,6 @@ const BUILT_IN: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/builtins.
 
 /// The largest component that is compiled.
 const COMPONENT_BYTES_AT_MOST: u64 = 64 << 20;
-/// Of the length of a section.
-const LENGTH_BYTES_AT_MOST: usize = 5;
 /// The options of one middleware, as JSON, with the files that they name. Built-in plugins have long lists of users.
 const CONFIG_BYTES_AT_MOST: usize = 1 << 20;
 
@@ -243,7 +242,7 @@ impl Host {
     /// Has a component compiled aside, if it has to be compiled.
     fn code(self: &Arc<Self>, sha256: &str, bytes: &[u8], origin: &Origin) -> Code {
         // What is no component is refused when it is loaded.
-        let Some(control) = self.control.as_ref().filter(|_| reject_what_is_none(bytes).is_ok()) else {
+        let Some(control) = self.control.as_ref().filter(|_| preamble::check(bytes).is_ok()) else {
             return Code::Ready;
         };
         let (code, is_new) = self.cache.code(sha256);
@@ -263,7 +262,7 @@ impl Host {
         if bytes.len() as u64 > COMPONENT_BYTES_AT_MOST {
             bail!("{} bytes are too many: at most {COMPONENT_BYTES_AT_MOST} are accepted", bytes.len());
         }
-        reject_what_is_none(bytes)?;
+        preamble::check(bytes)?;
         let sha256 = hexadecimal(&Sha256::digest(bytes));
         let component = self.cache.component(&self.engine, &sha256, bytes, &origin).await?;
         let kind = self.kind(&component)?;
@@ -555,40 +554,6 @@ impl fmt::Display for Origin {
             Self::File(path) => write!(out, "{}", path.display()),
         }
     }
-}
-
-/// Bytes 4 to 8 tell a core module (version 1, layer 0) from a component (layer 1).
-fn reject_what_is_none(bytes: &[u8]) -> anyhow::Result<()> {
-    match bytes.get(..8) {
-        Some([0, b'a', b's', b'm', _, _, 1, 0]) if is_cut(&bytes[8..]) => {
-            bail!("it ends in the middle: it is not whole, or not all of it has been copied yet")
-        }
-        Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(()),
-        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => {
-            bail!(
-                "it is a core WebAssembly module and not a component: build it for wasm32-wasip2, or make one of it by \
-                 `wasm-tools component new`"
-            )
-        }
-        _ => bail!("it is not WebAssembly, or not all of it has been copied yet"),
-    }
-}
-
-/// Whether the last of its sections has fewer bytes than it says: each begins with a kind and its length in LEB128.
-fn is_cut(mut sections: &[u8]) -> bool {
-    while let [_, rest @ ..] = sections {
-        let Some(digits) = rest.iter().take(LENGTH_BYTES_AT_MOST).position(|byte| byte & 0x80 == 0) else {
-            // The engine says what else it may be.
-            return rest.len() < LENGTH_BYTES_AT_MOST;
-        };
-        let digit = |(place, byte): (usize, &u8)| u64::from(byte & 0x7f) << (7 * place);
-        let length: u64 = rest[..=digits].iter().enumerate().map(digit).sum();
-        let Some(next) = usize::try_from(length).ok().and_then(|length| rest[digits + 1..].get(length..)) else {
-            return true;
-        };
-        sections = next;
-    }
-    false
 }
 
 /// The engine's errors are of a type of its own.
