@@ -61,17 +61,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::Response;
 use serde_json::Value;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use crate::support::backend::Backend;
+use crate::support::backend::{Backend, Seen};
 use crate::support::client::{Client, Reply};
 use crate::support::folder::Folder;
 use crate::support::guests::guest;
 use crate::support::proxy::{INSTALL, Proxy};
-use crate::support::soon;
+use crate::support::{Body, full, soon};
 
 /// So much more than a quarter is allowed: on a busy machine, where other tests run beside, and on one where nothing else does.
 const SLACK: Duration = Duration::from_millis(250);
@@ -92,6 +93,9 @@ const ROUNDS_WHEN_QUIET: u32 = 9;
 /// So long is a turn at least.
 const TURN: Duration = Duration::from_millis(250);
 const TURN_WHEN_QUIET: Duration = Duration::from_millis(1000);
+
+/// What the server takes a minute to answer.
+const LATE: &str = "/late";
 
 /// A proxy with a plugin that means harm.
 pub(crate) struct Hostile {
@@ -124,7 +128,7 @@ impl Hostile {
     /// The same with other bytes.
     pub(crate) async fn with(name: &str, bytes: &[u8], options: &[&str], install: &str) -> Self {
         let apart = Apart::new();
-        let backend = apart.handle().spawn(Backend::saying("hello")).await.expect("a server that starts");
+        let backend = apart.handle().spawn(Backend::start(answer)).await.expect("a server that starts");
         let folder = Folder::new();
         folder.write(&format!("plugins/{name}.wasm"), bytes);
         folder.write("routing/all.yaml", routes(name, options, &backend.url()));
@@ -263,6 +267,14 @@ fn paced(every: Duration) -> Interval {
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
+}
+
+/// At once, but for one path.
+async fn answer(request: Seen) -> Response<Body> {
+    if request.target == LATE {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    Response::new(full("hello"))
 }
 
 fn routes(name: &str, options: &[&str], url: &str) -> String {

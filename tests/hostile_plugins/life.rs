@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 use weir::snapshot::Middleware;
 
-use super::{Hostile, is_quiet};
+use super::{Hostile, LATE, is_quiet};
 use crate::support::client::{Client, connect};
 use crate::support::folder::Folder;
 use crate::support::guests::guest;
@@ -328,20 +328,21 @@ async fn clients_that_go_take_the_call_along() {
     let options = ["how: delays, amount: 60000", "how: sleepsOnResponse, amount: 60000", "how: loopsOnResponse"];
     let hostile = hoarding(&options).await;
     // One by HTTP/1.1 and one by HTTP/2, who stay for 20 ms.
-    let goes = async |host: &str| {
+    let goes = async |host: &str, path: &str| {
         let mut client = connect(hostile.proxy.address("web")).await;
-        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
         client.write_all(request.as_bytes()).await.expect("the proxy listens");
         let mut streams = Client::h2c(hostile.proxy.address("web")).await;
-        let url = format!("http://{host}/");
+        let url = format!("http://{host}{path}");
         let sending = tokio::spawn(async move { streams.get(&url).await.status });
         tokio::time::sleep(Duration::from_millis(20)).await;
         sending.abort();
     };
-    let harmless = async || goes("plain.example").await;
+    // Who goes while the server works has its connection closed too, without any plugin.
+    let harmless = async || goes("plain.example", LATE).await;
     let attack = async || {
         for number in 0..options.len() {
-            goes(&format!("a{number}.example")).await;
+            goes(&format!("a{number}.example"), "/").await;
         }
     };
     hostile.beside_as("clients that go", harmless, attack).await;
