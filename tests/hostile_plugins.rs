@@ -84,8 +84,9 @@ const QUIET: &str = "WEIR_QUIET";
 const CONNECTIONS: usize = 16;
 /// How often he asks, each time on the next of them: often enough to see a pause, and too seldom to make the machine busy.
 const ASKS_EVERY: Duration = Duration::from_millis(5);
-/// How often an attack is made at most, and how often it asks: what it can do by many requests alone, it needs no plugin for.
-const ATTACKS_EVERY: Duration = Duration::from_millis(10);
+/// How often an attack asks at most, and so do harmless requests in its place: what it can do by many requests alone, it needs
+/// no plugin for. Not in step with the neighbour: whether they always meet or never would count for more than what is asked.
+const ATTACKS_EVERY: Duration = Duration::from_millis(11);
 /// Measured by turns, with harmless requests in place of the attack and with the attack, so that what the machine does to one
 /// it does to the other. Each turn has a figure of its own, and the median of these counts.
 const ROUNDS: u32 = 5;
@@ -103,8 +104,14 @@ pub(crate) struct Hostile {
     /// Of all routes.
     pub(crate) backend: Backend,
     apart: Apart,
-    /// That of an attack, while the neighbour is measured.
-    pace: Mutex<Option<Interval>>,
+    /// Of attacks, while the neighbour is measured.
+    pace: Mutex<Option<Pace>>,
+}
+
+/// How fast requests of an attack follow each other, and how many there were.
+struct Pace {
+    interval: Interval,
+    requests: usize,
 }
 
 /// A thread for the neighbour and the server, whom nothing but the proxy may hold up: an attack keeps the others busy.
@@ -138,14 +145,13 @@ impl Hostile {
 
     /// A request for the route of the middleware of that number.
     pub(crate) async fn ask(&self, number: usize) -> Reply {
-        if let Some(pace) = &mut *self.pace.lock().await {
-            pace.tick().await;
-        }
+        self.wait().await;
         self.proxy.get(&format!("http://a{number}.example/")).await
     }
 
     /// A request for the route that has none.
     async fn ask_plainly(&self) {
+        self.wait().await;
         assert_eq!(self.proxy.get("http://plain.example/").await.said(), (200, "hello"));
     }
 
@@ -178,7 +184,6 @@ impl Hostile {
     /// The same without a judgement of the times.
     async fn measured(&self, what: &str, mut harmless: impl AsyncFnMut(), mut attack: impl AsyncFnMut()) -> Neighbour {
         let (turn, rounds) = if is_quiet() { (TURN_WHEN_QUIET, ROUNDS_WHEN_QUIET) } else { (TURN, ROUNDS) };
-        *self.pace.lock().await = Some(paced(ATTACKS_EVERY));
         let (mut before, mut during) = (Vec::new(), Vec::new());
         let begun = Instant::now();
         // Some attacks take much longer than a turn.
@@ -198,15 +203,32 @@ impl Hostile {
     async fn p99(&self, turn: Duration, mut other: impl AsyncFnMut()) -> Duration {
         let stop = Arc::new(AtomicBool::new(false));
         let asking = self.apart.handle().spawn(ask_steadily(self.proxy.address("web"), Arc::clone(&stop)));
-        let (begun, mut pace) = (Instant::now(), paced(ATTACKS_EVERY));
+        *self.pace.lock().await = Some(Pace { interval: paced(ATTACKS_EVERY), requests: 0 });
+        let begun = Instant::now();
         while begun.elapsed() < turn {
-            pace.tick().await;
+            let requests = self.requests().await;
             other().await;
+            // It goes on at the same pace if it asks nothing.
+            if self.requests().await == requests {
+                self.wait().await;
+            }
         }
         stop.store(true, Ordering::SeqCst);
         let mut times = soon("the neighbour's last answer", asking).await.expect("a good answer to each request");
         times.sort_unstable();
         times[times.len() * 99 / 100]
+    }
+
+    /// For the moment of the next request of an attack.
+    async fn wait(&self) {
+        if let Some(pace) = &mut *self.pace.lock().await {
+            pace.interval.tick().await;
+            pace.requests += 1;
+        }
+    }
+
+    async fn requests(&self) -> usize {
+        self.pace.lock().await.as_ref().map_or(0, |pace| pace.requests)
     }
 }
 
