@@ -139,10 +139,11 @@ impl Call {
         };
         let called = Arc::clone(&guest);
         let made = lease
-            .call(move |Instance { store, meter, .. }| {
+            .call(move |Instance { store, .. }| {
                 Box::pin(async move {
                     let filter = called.weir_plugin_body_filter().filter();
-                    in_time(meter, pin!(filter.call_constructor(store, direction, &wanted.state))).await
+                    in_time(&store.data().meter.clone(), pin!(filter.call_constructor(store, direction, &wanted.state)))
+                        .await
                 })
             })
             .await;
@@ -154,10 +155,10 @@ impl Call {
         let (guest, filter) = self.resumed();
         let answer = self
             .lease
-            .call(move |Instance { store, meter, .. }| {
+            .call(move |Instance { store, .. }| {
                 Box::pin(async move {
                     let guest = guest.weir_plugin_body_filter().filter();
-                    in_time(meter, pin!(guest.call_chunk(store, filter, &bytes))).await
+                    in_time(&store.data().meter.clone(), pin!(guest.call_chunk(store, filter, &bytes))).await
                 })
             })
             .await;
@@ -181,10 +182,10 @@ impl Call {
         let (guest, filter) = self.resumed();
         let answer = self
             .lease
-            .call(move |Instance { store, meter, .. }| {
+            .call(move |Instance { store, .. }| {
                 Box::pin(async move {
                     let guest = guest.weir_plugin_body_filter().filter();
-                    in_time(meter, pin!(guest.call_end(store, filter, &lines))).await
+                    in_time(&store.data().meter.clone(), pin!(guest.call_end(store, filter, &lines))).await
                 })
             })
             .await;
@@ -194,8 +195,10 @@ impl Call {
         self.resumed();
         let dropped = self
             .lease
-            .call(move |Instance { store, meter, .. }| {
-                Box::pin(async move { in_time(meter, pin!(filter.resource_drop_async(store))).await })
+            .call(move |Instance { store, .. }| {
+                Box::pin(
+                    async move { in_time(&store.data().meter.clone(), pin!(filter.resource_drop_async(store))).await },
+                )
             })
             .await;
         self.lease.pause(dropped)?;

@@ -4,7 +4,7 @@
 //! behalf.
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, Uri};
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
@@ -16,7 +16,8 @@ use super::bindings::middleware::weir::plugin::{
     clock, connection, fetch, log, message, metrics, random, secrets, shared, types,
 };
 use super::grants::Grants;
-use super::limits::{self, Limits};
+use super::lane::Meter;
+use super::limits::Limits;
 use super::metrics::Published;
 use super::said::Said;
 use super::shared::Scopes;
@@ -58,8 +59,11 @@ pub(super) struct State {
     pub(super) scopes: Weak<Scopes>,
     pub(super) metrics: Option<Arc<Published>>,
     pub(super) limits: Limits,
-    /// Epoch ticks that the guest may still run in this call.
-    pub(super) ticks_left: u32,
+    /// Epoch ticks that the guest has begun to run in this call, and may.
+    pub(super) ticks: u32,
+    pub(super) ticks_at_most: u32,
+    /// Of this call.
+    pub(super) meter: Meter,
     /// Whether it has waited for the host since the last tick that it was charged: those that went by are not its own.
     pub(super) has_waited: bool,
     /// Lines that the guest may still write in this call.
@@ -103,7 +107,9 @@ impl State {
             scopes: Weak::new(),
             metrics: None,
             limits: Limits::new(memory),
-            ticks_left: 0,
+            ticks: 0,
+            ticks_at_most: 0,
+            meter: Meter::default(),
             has_waited: false,
             log_lines_left: 0,
             plugin,
@@ -125,11 +131,6 @@ impl State {
 }
 
 impl State {
-    /// Of a call that was granted `budget`, those during which the guest ran.
-    pub(super) fn ticks_used(&self, budget: Duration) -> u32 {
-        limits::ticks(budget).saturating_sub(self.ticks_left)
-    }
-
     /// Writes to the log what the guest has written to its standard output and error.
     pub(super) fn tell(&mut self, at: log::Level) {
         let Some(text) = self.said.take() else { return };
@@ -319,6 +320,7 @@ fn fill_random(bytes: &mut [u8]) {
 mod tests {
     use http::HeaderValue;
 
+    use super::super::limits::MEMORY;
     use super::*;
 
     #[test]
@@ -335,7 +337,7 @@ mod tests {
                 entry_point: "web".into(),
                 tls: None,
             };
-            let mut state = State::new("asks".into(), limits::MEMORY, None);
+            let mut state = State::new("asks".into(), MEMORY, None);
             state.exchange = Some(Exchange { connection: Arc::new(connection), original: Uri::default() });
             let peer = connection::Host::client(&mut state);
             assert_eq!((peer.address.as_str(), peer.port), (address, 50_000), "{client}");

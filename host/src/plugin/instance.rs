@@ -265,8 +265,8 @@ impl Instance {
             path_with_query: subject.uri.path_and_query().map_or("/", |target| target.as_str()),
             headers: &headers,
         };
-        let Self { store, guest, meter, .. } = self;
-        in_time(meter, pin!(guest.weir_plugin_middleware().call_on_request(store, head))).await
+        let Self { store, guest, .. } = self;
+        in_time(&store.data().meter.clone(), pin!(guest.weir_plugin_middleware().call_on_request(store, head))).await
     }
 
     async fn on_response(
@@ -276,8 +276,9 @@ impl Instance {
         headers: &[Option<HeaderValue>],
     ) -> wasmtime::Result<wit::ResponseVerdict> {
         let head = wit::ResponseHead { status, headers: &bytes(headers) };
-        let Self { store, guest, meter, .. } = self;
-        in_time(meter, pin!(guest.weir_plugin_middleware().call_on_response(store, state, head))).await
+        let Self { store, guest, .. } = self;
+        in_time(&store.data().meter.clone(), pin!(guest.weir_plugin_middleware().call_on_response(store, state, head)))
+            .await
     }
 }
 

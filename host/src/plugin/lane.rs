@@ -50,9 +50,18 @@ pub(super) struct Pace {
     open: AtomicU32,
 }
 
-/// The CPU time of one call in nanoseconds, if it is to be measured. The caller sees it while the call runs elsewhere.
+/// The CPU time of one call, if it is to be measured. The caller sees it while the call runs elsewhere.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Meter(Option<Arc<AtomicU64>>);
+pub(super) struct Meter(Option<Arc<Spent>>);
+
+/// In nanoseconds.
+#[derive(Debug, Default)]
+struct Spent {
+    /// By those parts that have come to their end.
+    before: AtomicU64,
+    /// By the thread that runs a part, before it began.
+    elsewhere: AtomicU64,
+}
 
 impl Lane {
     /// One without threads: all is done where it is asked for.
@@ -151,9 +160,9 @@ impl Meter {
     pub(super) fn run<T>(&self, part: impl FnOnce() -> T) -> T {
         let Some(spent) = &self.0 else { return part() };
         let begun = cpu_time();
+        spent.elsewhere.store(begun, Ordering::Relaxed);
         let answer = part();
-        let more = cpu_time().saturating_sub(begun);
-        spent.fetch_add(u64::try_from(more.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        spent.before.fetch_add(cpu_time().saturating_sub(begun), Ordering::Relaxed);
         answer
     }
 
@@ -164,14 +173,20 @@ impl Meter {
 
     /// Of those parts that have come to their end.
     pub(super) fn measured(&self) -> Option<Duration> {
-        self.0.as_ref().map(|spent| Duration::from_nanos(spent.load(Ordering::Relaxed)))
+        self.0.as_ref().map(|spent| Duration::from_nanos(spent.before.load(Ordering::Relaxed)))
+    }
+
+    /// Of those, and of the part that this thread is at.
+    pub(super) fn so_far(&self) -> Option<Duration> {
+        let begun = self.0.as_ref()?.elsewhere.load(Ordering::Relaxed);
+        self.measured().map(|before| before + Duration::from_nanos(cpu_time().saturating_sub(begun)))
     }
 }
 
-/// Of this thread.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.try_into().unwrap_or_default()
+/// Of this thread, in nanoseconds.
+fn cpu_time() -> u64 {
+    let time = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn start() -> Option<Runtime> {
@@ -260,12 +275,12 @@ mod tests {
         const TIME: Duration = Duration::from_millis(20);
 
         let meter = Pace::unknown().meter();
-        meter.run(|| thread::park_timeout(TIME * 2));
-        assert!(meter.measured().is_some_and(|spent| spent < TIME), "{meter:?}");
         meter.run(|| {
-            let begun = cpu_time();
-            while cpu_time() < begun + TIME {}
+            thread::park_timeout(TIME * 2);
+            assert!(meter.so_far().is_some_and(|spent| spent < TIME), "{meter:?}");
         });
+        assert!(meter.measured().is_some_and(|spent| spent < TIME), "{meter:?}");
+        meter.run(|| while meter.so_far() < Some(TIME) {});
         assert!(meter.measured().is_some_and(|spent| spent >= TIME), "{meter:?}");
     }
 

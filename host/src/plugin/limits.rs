@@ -56,10 +56,11 @@ pub(super) fn store(engine: &Engine, state: State, budget: Duration) -> Store<St
         if std::mem::take(&mut state.has_waited) {
             return Ok(UpdateDeadline::Continue(1));
         }
-        if state.ticks_left == 0 {
+        // Ticks pass as well while its thread waits for a turn, which on a busy machine may be most of them.
+        state.ticks = state.meter.so_far().map_or(state.ticks + 1, ticks);
+        if state.ticks > state.ticks_at_most {
             return Err(Trap::Interrupt.into());
         }
-        state.ticks_left -= 1;
         // Not `Yield`, which wakes itself at once: the worker's sockets must be looked at in between.
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     });
@@ -70,14 +71,14 @@ pub(super) fn store(engine: &Engine, state: State, budget: Duration) -> Store<St
 /// Grants CPU time for the next call, counted in ticks during which the guest ran, and lines of the log.
 pub(super) fn allow(store: &mut Store<State>, budget: Duration) {
     let state = store.data_mut();
-    state.ticks_left = ticks(budget);
+    (state.ticks, state.ticks_at_most) = (0, ticks(budget));
     state.log_lines_left = LOG_LINES;
     store.set_epoch_deadline(1);
 }
 
-/// As many as a budget has.
-pub(super) fn ticks(budget: Duration) -> u32 {
-    u32::try_from(budget.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX)
+/// As many as begin in that time.
+fn ticks(time: Duration) -> u32 {
+    u32::try_from(time.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u32::MAX)
 }
 
 /// Ends a call that waits for too long, by whatever means: what guests use to wait is not all ours. A timer is made for
@@ -206,8 +207,13 @@ fn is_way_to_a_trap(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::sync::mpsc::{RecvTimeoutError, channel};
+    use std::thread;
+
     use wasmtime::{Instance, Module};
 
+    use super::super::lane::Pace;
     use super::*;
 
     /// `(module (table 0 funcref) (func (export "grow") (param i32) (result i32) ref.null func local.get 0 table.grow 0))`
@@ -224,6 +230,34 @@ mod tests {
         let most = i32::try_from(TABLE_ELEMENTS).expect("a small number");
         for (by, before) in [(most + 1, -1), (i32::MAX, -1), (most, 0), (1, -1)] {
             assert_eq!(grow.call_async(&mut store, by).await.expect("an answer"), before, "{by}");
+        }
+    }
+
+    /// `(module (func (export "run") (loop br 0)))`
+    const LOOPS: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x07\x01\x03run\0\0\
+        \x0a\x09\x01\x07\0\x03\x40\x0c\0\x0b\x0b";
+
+    #[tokio::test]
+    async fn ticks_that_pass_while_a_thread_waits_are_not_charged() {
+        for meter in [Pace::unknown().meter(), Meter::default()] {
+            let engine = super::super::engine::engine().expect("an engine");
+            let mut store = store(&engine, State::new("loops".into(), MEMORY, None), CALL_BUDGET);
+            store.data_mut().meter.clone_from(&meter);
+            let module = Module::new(&engine, LOOPS).expect("a module");
+            let instance = Instance::new_async(&mut store, &module, &[]).await.expect("an instance");
+            let run = instance.get_typed_func::<(), ()>(&mut store, "run").expect("its only export");
+            // As many as if the thread had one turn of fifty.
+            let (running, stopped) = channel::<()>();
+            let (ticked, every) = (engine.clone(), TICK / 50);
+            thread::spawn(move || {
+                while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                    ticked.increment_epoch();
+                }
+            });
+            let error = in_time(&meter, pin!(run.call_async(&mut store, ()))).await.expect_err("it never ends");
+            drop(running);
+            assert_eq!(error.downcast_ref(), Some(&Trap::Interrupt));
+            assert!(meter.measured().is_none_or(|spent| spent >= CALL_BUDGET), "{meter:?}");
         }
     }
 

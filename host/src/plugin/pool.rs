@@ -60,8 +60,6 @@ pub(super) struct Instance {
     pub(super) guest: MiddlewarePlugin,
     /// All of its exports.
     pub(super) component: component::Instance,
-    /// Of the call that runs.
-    pub(super) meter: Meter,
     gauge: Gauge,
     /// Bytes of memory after `init`.
     memory_at_first: usize,
@@ -220,6 +218,7 @@ impl Lease<'_> {
         let state = instance.store.data_mut();
         state.headers = std::mem::take(headers);
         state.exchange = exchange;
+        state.meter.clone_from(&self.meter);
         if plugin.tells_routers_apart {
             state.usage = Some(Arc::clone(&self.step.usage));
             state.worker = self.worker;
@@ -229,7 +228,6 @@ impl Lease<'_> {
         }
         allow(&mut instance.store, plugin.policy.cpu);
         instance.store.set_hostcall_fuel(plugin.policy.verdict_at_most());
-        instance.meter.clone_from(&self.meter);
         self.entered = Some(self.began);
         instance
     }
@@ -261,14 +259,13 @@ impl Lease<'_> {
     /// Takes the headers back, even after a trap, and the instance with them if it may be used again.
     pub(super) fn leave<T>(&mut self, headers: &mut HeaderMap, answer: wasmtime::Result<T>) -> Result<T, Failure> {
         let mut instance = self.instance.take().expect("a lease is taken with an instance and left once");
-        let plugin = &self.step.configured;
         let state = instance.store.data_mut();
         *headers = std::mem::take(&mut state.headers);
         state.tell(if answer.is_ok() { Level::Info } else { Level::Error });
         state.body = None;
         state.exchange = None;
         state.usage = None;
-        let ticks = state.ticks_used(plugin.plugin.policy.cpu);
+        let ticks = state.ticks;
         let answer = answer.map_err(|error| (limits::cause(&error, state), trap_reason(&error, state)));
         if answer.is_ok() {
             self.put_back(instance);
@@ -284,6 +281,7 @@ impl Lease<'_> {
         let instance = self.instance.as_mut().expect("nothing is resumed after a trap");
         let plugin = &self.step.configured.plugin;
         let state = instance.store.data_mut();
+        state.meter.clone_from(&self.meter);
         if plugin.tells_routers_apart {
             state.usage = Some(Arc::clone(&self.step.usage));
             state.worker = self.worker;
@@ -293,7 +291,6 @@ impl Lease<'_> {
         }
         allow(&mut instance.store, plugin.policy.cpu);
         instance.store.set_hostcall_fuel(HANDED_OVER_AT_MOST);
-        instance.meter.clone_from(&self.meter);
         self.began = Instant::now();
         self.entered = Some(self.began);
         instance
@@ -301,10 +298,9 @@ impl Lease<'_> {
 
     /// Counts such a call; a trap drops the instance.
     pub(super) fn pause<T>(&mut self, answer: wasmtime::Result<T>) -> Result<T, Failure> {
-        let cpu = self.step.configured.plugin.policy.cpu;
         let state = self.instance.as_mut().expect("a call has an instance").store.data_mut();
         state.tell(if answer.is_ok() { Level::Info } else { Level::Error });
-        let ticks = state.ticks_used(cpu);
+        let ticks = state.ticks;
         let answer = answer.map_err(|error| (limits::cause(&error, state), trap_reason(&error, state)));
         if answer.is_err() {
             self.instance.take().into_iter().for_each(|instance| self.retire(instance));
@@ -392,7 +388,7 @@ impl Drop for Lease<'_> {
         if let Some(entered) = self.entered {
             // Nobody waits for the call any more, but it has cost what it has cost.
             let plugin = &self.step.configured;
-            let ticks = instance.as_ref().map(|instance| instance.store.data().ticks_used(plugin.plugin.policy.cpu));
+            let ticks = instance.as_ref().map(|instance| instance.store.data().ticks);
             let (elapsed, measured) = (entered.elapsed(), self.meter.measured());
             plugin.pace.called(elapsed, measured.or_else(|| ticks.and_then(long_by_ticks)));
             // Aside it goes on to the end of its tick.
@@ -506,6 +502,5 @@ async fn instantiate(plugin: &Configured) -> anyhow::Result<Instance> {
     let component = component.map_err(|error| limits::unmade(&error, &store))?;
     let guest = MiddlewarePlugin::new(&mut store, &component).map_err(opaque).context("starting it")?;
     let gauge = Gauge::new(&plugin.held, 0);
-    let meter = Meter::default();
-    Ok(Instance { store, guest, component, meter, gauge, memory_at_first: 0, handles_at_first: 0 })
+    Ok(Instance { store, guest, component, gauge, memory_at_first: 0, handles_at_first: 0 })
 }
