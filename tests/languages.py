@@ -79,7 +79,7 @@ def examples(language, folder, weir):
                 if here.endswith(" &"):
                     background.start(here.removesuffix(" &"), path.parent, environment)
                 elif expected := page.expected(command):
-                    proxy.eventually(here, expected, path.parent, environment)
+                    proxy.eventually(here, proxy.here(expected), path.parent, environment)
                 else:
                     run(here, path.parent, environment)
         done += 1
