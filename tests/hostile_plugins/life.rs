@@ -263,7 +263,7 @@ async fn a_lock_that_is_never_free_costs_those_who_wait() {
     let hostile = hoarding(&[
         "how: keepsLock",
         "how: spinsForLock",
-        "how: sleepsForLock, amount: 10",
+        "how: sleepsForLock, amount: 1",
         "how: sleepsForLock, amount: 60000",
     ])
     .await;
@@ -271,8 +271,9 @@ async fn a_lock_that_is_never_free_costs_those_who_wait() {
     hostile
         .beside("spinning for a lock", async || {
             for number in [1, 2] {
+                // Whoever sleeps has his time by the clock too, and may come to its end first.
                 let status = hostile.ask(number).await.status;
-                assert!(matches!(status, 500 | 503), "{status}");
+                assert!(matches!(status, 500 | 503 | 504), "{status}");
             }
         })
         .await;
