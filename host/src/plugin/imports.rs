@@ -62,7 +62,7 @@ pub(super) struct State {
     /// Epoch ticks that the guest has begun to run in this call, and may.
     pub(super) ticks: u32,
     pub(super) ticks_at_most: u32,
-    /// Of this call.
+    /// Tells the CPU time of this call, if it is measured.
     pub(super) meter: Meter,
     /// Whether it has waited for the host since the last tick that it was charged: those that went by are not its own.
     pub(super) has_waited: bool,

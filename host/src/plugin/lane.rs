@@ -58,9 +58,9 @@ pub(super) struct Meter(Option<Arc<Spent>>);
 #[derive(Debug, Default)]
 struct Spent {
     /// By those parts that have come to their end.
-    before: AtomicU64,
-    /// By the thread that runs a part, before it began.
-    elsewhere: AtomicU64,
+    parts: AtomicU64,
+    /// By the thread that runs a part, for whatever it did before that.
+    begun: AtomicU64,
 }
 
 impl Lane {
@@ -160,9 +160,9 @@ impl Meter {
     pub(super) fn run<T>(&self, part: impl FnOnce() -> T) -> T {
         let Some(spent) = &self.0 else { return part() };
         let begun = cpu_time();
-        spent.elsewhere.store(begun, Ordering::Relaxed);
+        spent.begun.store(begun, Ordering::Relaxed);
         let answer = part();
-        spent.before.fetch_add(cpu_time().saturating_sub(begun), Ordering::Relaxed);
+        spent.parts.fetch_add(cpu_time().saturating_sub(begun), Ordering::Relaxed);
         answer
     }
 
@@ -173,13 +173,13 @@ impl Meter {
 
     /// Of those parts that have come to their end.
     pub(super) fn measured(&self) -> Option<Duration> {
-        self.0.as_ref().map(|spent| Duration::from_nanos(spent.before.load(Ordering::Relaxed)))
+        self.0.as_ref().map(|spent| Duration::from_nanos(spent.parts.load(Ordering::Relaxed)))
     }
 
     /// Of those, and of the part that this thread is at.
     pub(super) fn so_far(&self) -> Option<Duration> {
-        let begun = self.0.as_ref()?.elsewhere.load(Ordering::Relaxed);
-        self.measured().map(|before| before + Duration::from_nanos(cpu_time().saturating_sub(begun)))
+        let begun = self.0.as_ref()?.begun.load(Ordering::Relaxed);
+        self.measured().map(|parts| parts + Duration::from_nanos(cpu_time().saturating_sub(begun)))
     }
 }
 
